@@ -1,0 +1,1 @@
+"""The nouns of mail: addresses, replies, envelopes, lines, trace headers. No input, no output, no clock."""

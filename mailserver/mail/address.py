@@ -1,0 +1,116 @@
+"""Mail addresses: parsed once, by a positive grammar, into a local part and a canonical domain.
+
+Not here: whether the address exists (`directory`), where its mail goes (`mta.routing`), or how its name
+is spelled on disk (`directory.names`). Header addresses (RFC 5322) are never parsed by this server.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import NamedTuple
+
+import idna
+
+LOCAL_OCTETS = 64  # RFC 5321 §4.5.3.1.1
+DOMAIN_OCTETS = 255  # RFC 5321 §4.5.3.1.2
+PATH_OCTETS = 256  # RFC 5321 §4.5.3.1.3
+
+# RFC 5321 §4.1.2 Atom, with RFC 6531 §3.3 UTF8-non-ascii; the characters of surrogateescape are left out.
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\ud7ff\ue000-\U0010ffff-]"
+_DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\[ -~])*)"')
+_A_DOMAIN = re.compile(
+    r"(?=.{1,255}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
+)
+
+
+class AddressError(ValueError):
+    """The text is no address in the grammar of RFC 5321 §4.1.2 / RFC 6531 §3.3."""
+
+
+class Address(NamedTuple):
+    """A mailbox: `local` without quotes and as the client wrote it, `domain` a lower-case A-label name.
+
+    `str()` gives the text for the wire and for header fields, with the local part quoted where it must be.
+    """
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        return f"{quote_local(self.local)}@{self.domain}"
+
+
+def quote_local(local: str) -> str:
+    """`local` as it stands before the @: bare if it is a dot-string, else a quoted string."""
+    if _DOT_STRING.fullmatch(local):
+        return local
+    return '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def fold_local(local: str) -> str:
+    """The key of a local part: compatibility-free normal form (NFC), case folded; `ANN` and `ann` are one."""
+    if local.isascii():
+        return local.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).casefold())
+
+
+@lru_cache(maxsize=4096)
+def canonical_domain(text: str) -> str:
+    """The one spelling of a domain: lower-case A-labels (RFC 5891), so U-label and A-label are one domain.
+
+    Raises AddressError for address literals, empty labels, labels over 63 octets and names over 255.
+    """
+    if text.isascii():
+        name = text.lower()
+        if not _A_DOMAIN.fullmatch(name):
+            raise AddressError("not a domain name")
+        if "xn--" not in name:
+            return name
+    try:
+        return idna.encode(text, uts46=True, std3_rules=True).decode("ascii").lower()
+    except (idna.IDNAError, UnicodeError) as error:
+        raise AddressError("not a domain name") from error
+
+
+def display_domain(name: str) -> str:
+    """An A-label name as people read it (U-labels); the name itself where it cannot be decoded."""
+    try:
+        return idna.decode(name)
+    except (idna.IDNAError, UnicodeError):
+        return name
+
+
+def parse_mailbox(text: str) -> Address:
+    """`local@domain`, dot-string or quoted, without angle brackets. Raises AddressError."""
+    address, rest = scan_mailbox(text, 0)
+    if rest != len(text):
+        raise AddressError("text after the address")
+    return address
+
+
+def scan_mailbox(text: str, start: int) -> tuple[Address, int]:
+    """Read one mailbox from `text[start:]`; returns it and where it ends. Raises AddressError."""
+    local, at = scan_local(text, start)
+    if text[at : at + 1] != "@":
+        raise AddressError("no @ after the local part")
+    end = at + 1
+    while end < len(text) and text[end] not in "> \t":
+        end += 1
+    domain = canonical_domain(text[at + 1 : end])
+    return Address(local, domain), end
+
+
+def scan_local(text: str, start: int) -> tuple[str, int]:
+    """Read a local part, quoted or not, at most 64 octets. Raises AddressError."""
+    if match := _DOT_STRING.match(text, start):
+        local = match.group()
+    elif match := _QUOTED.match(text, start):
+        local = re.sub(r"\\(.)", r"\1", match.group(1))
+    else:
+        raise AddressError("no local part")
+    if not local or len(local.encode()) > LOCAL_OCTETS:
+        raise AddressError("local part of 0 or more than 64 octets")
+    return local, match.end()

@@ -1,0 +1,137 @@
+"""The mail log: one structured line per event, and counters. It never blocks the caller.
+
+Lines go to a file descriptor through a thread of its own; when that reader stalls, at most `PENDING`
+lines wait and further ones are dropped and counted, because a full log pipe must not stop the mail.
+Values are escaped, so no client can forge a line or send control characters to a terminal.
+Not here: tracebacks for people debugging (there are none in normal running), metrics over the network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import Counter, deque
+
+PENDING = 20_000
+
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, equals sign and backslash
+_ESCAPED = {ord('"'): '\\"', ord("\\"): "\\\\"}
+
+
+class MailLog:
+    """Where the lines go: standard error, or a file that is reopened on demand (log rotation)."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = path
+        self._fd = 2 if path is None else _open(path)
+        self._lines: deque[str] = deque()
+        self._wake = threading.Event()
+        self._write_lock = threading.Lock()
+        self._dropped = 0
+        self._closing = False
+        self._writer = threading.Thread(target=self._run, name="maillog", daemon=True)
+        self._writer.start()
+
+    def line(self, text: str) -> None:
+        if len(self._lines) >= PENDING:
+            self._dropped += 1
+            return
+        self._lines.append(text)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def reopen(self) -> None:
+        """Write to a new file of the same name from now on (after `mv`, on SIGUSR1). Raises OSError."""
+        if self._path is None:
+            return
+        fresh = _open(self._path)
+        self.flush()
+        with self._write_lock:
+            old, self._fd = self._fd, fresh
+        os.close(old)
+
+    def flush(self) -> None:
+        """Write all that waits. Called by the writer thread, and before the process ends."""
+        with self._write_lock:
+            while self._lines:
+                batch = [self._lines.popleft() for _ in range(min(len(self._lines), 500))]
+                if self._dropped:
+                    batch.append(_format("log-dropped", {"lines": self._dropped}))
+                    self._dropped = 0
+                _write_all(self._fd, "".join(batch).encode())
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        self._writer.join(timeout=5)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            self.flush()
+            if self._closing and not self._lines:
+                return
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError:
+        count("log.write-failed")  # a full or vanished log is no reason to stop serving mail
+
+
+def _format(name: str, fields: dict[str, object]) -> str:
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    parts = [f"{stamp}.{int(now * 1000) % 1000:03d}Z event={name}"]
+    parts += [
+        f"{key.replace('_', '-')}={_value(value)}" for key, value in fields.items() if value is not None
+    ]
+    return " ".join(parts) + "\n"
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text.translate(_ESCAPED))
+    return f'"{safe}"'
+
+
+_log: MailLog | None = None
+_counters: Counter[str] = Counter()
+
+
+def open_log(path: str | None) -> MailLog:
+    """Send the process's events to `path`, or to standard error for None. Raises OSError."""
+    global _log
+    fresh = MailLog(path)
+    if _log is not None:
+        _log.close()
+    _log = fresh
+    return fresh
+
+
+def event(name: str, /, **fields: object) -> None:
+    """Log one event: `time event=NAME key=value ...`; None values are left out, `_` in keys becomes `-`."""
+    if _log is not None:
+        _log.line(_format(name, fields))
+
+
+def count(name: str, n: int = 1) -> None:
+    """Add `n` to a counter of this process."""
+    _counters[name] += n
+
+
+def counters() -> dict[str, int]:
+    """All counters of this process since its start."""
+    return dict(_counters)
