@@ -1,0 +1,87 @@
+"""Message content on the wire and at rest: CRLF lines and dots outside, LF lines inside.
+
+Content is accepted only if every line ends in CRLF and it holds no NUL, so the LF form at rest turns back
+into the very octets that came in, and nothing on the wire is ever taken for an end of data that another
+server would not take for one (SMTP smuggling, CVE-2023-51764). Works on blocks, not on lines.
+Not here: headers (`mail.trace`), size limits (`smtp.content`), POP3's dot-stuffing (`mailbox.wire`).
+"""
+
+from __future__ import annotations
+
+_END = b"\r\n.\r\n"  # RFC 5321 §4.1.1.4: the only end of data
+
+
+class Decoder:
+    """From the octets of DATA or BDAT to content at rest, block by block.
+
+    `fault` names the first thing that makes the content unacceptable; decoding goes on, so that the
+    session stays in step with its client. `wire_size` counts the content's octets as RFC 1870 §3 does:
+    with CRLF, without stuffed dots and the final dot.
+    """
+
+    def __init__(self, *, dots: bool) -> None:
+        self.ended = False
+        self.fault: str | None = None
+        self.wire_size = 0
+        self._dots = dots
+        self._held = b"\r\n" if dots else b""  # a virtual line end before the first line
+        self._virtual = len(self._held)
+        self._open_line = False
+
+    def feed(self, block: bytes) -> tuple[bytes, bytes]:
+        """Decode a block: the content at rest it completes, and what follows the end of data."""
+        data = self._held + block if self._held else block
+        rest = b""
+        if self._dots and (end := data.find(_END)) >= 0:
+            self.ended = True
+            data, rest = data[: end + 2], data[end + len(_END) :]
+            self._held = b""
+        else:
+            data = self._hold_back(data)
+        return self._decode(data), rest
+
+    def finish(self) -> bytes:
+        """End content that has no dot (BDAT LAST); a last line without CRLF gets its end."""
+        data, self._held = self._held, b""
+        content = self._decode(data)
+        self.ended = True
+        if self._open_line:
+            self.wire_size += 2
+            content += b"\n"
+        return content
+
+    def _hold_back(self, data: bytes) -> bytes:
+        """Keep the tail that may be the beginning of an end of data, or of a CRLF, for the next block."""
+        longest = len(_END) - 1 if self._dots else 1
+        for length in range(min(longest, len(data)), 0, -1):
+            if data.endswith(_END[:length]):
+                self._held = data[-length:]
+                return data[:-length]
+        self._held = b""
+        return data
+
+    def _decode(self, data: bytes) -> bytes:
+        if self._dots and b"\r\n." in data:
+            data = data.replace(b"\r\n.", b"\r\n")  # RFC 5321 §4.5.2
+        if self._virtual and data:
+            data = data[self._virtual :]
+            self._virtual = 0
+        if not data:
+            return b""
+        content = data.replace(b"\r\n", b"\n")
+        pairs = len(data) - len(content)
+        self.wire_size += len(data)
+        self._open_line = content[-1] != 0x0A
+        if self.fault is None:
+            self.fault = _fault(content, pairs)
+        return content
+
+
+def _fault(content: bytes, pairs: int) -> str | None:
+    if b"\r" in content:
+        return "bare CR"
+    if content.count(b"\n") != pairs:
+        return "bare LF"
+    if b"\0" in content:
+        return "NUL"
+    return None

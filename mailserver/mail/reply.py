@@ -1,0 +1,46 @@
+"""SMTP replies: the only form in which text reaches an SMTP or LMTP client.
+
+Every reply has an enhanced status code (RFC 2034, RFC 3463) whose class is the reply's own, except where
+the RFCs forbid one: the greeting, the answers to HELO and EHLO, and the 3xx "go on" replies.
+Not here: POP3's answers (`pop3.session`), or when a reply is given (`smtp.transaction`).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+_UNSAFE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\U0010ffff]")
+
+
+class Reply(NamedTuple):
+    """`code` 200 to 599, `status` such as `5.1.1` or empty, `text` of one or more lines."""
+
+    code: int
+    status: str
+    text: str
+
+    @property
+    def positive(self) -> bool:
+        return self.code < 400
+
+    @property
+    def permanent(self) -> bool:
+        return self.code >= 500
+
+    def encode(self) -> bytes:
+        """The reply on the wire, CRLF included. Control characters never pass."""
+        return _encode(self)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.status} {self.text}".replace("  ", " ")
+
+
+@lru_cache(maxsize=512)
+def _encode(reply: Reply) -> bytes:
+    status = f"{reply.status} " if reply.status else ""
+    lines = [_UNSAFE.sub("?", line) for line in reply.text.split("\n")]
+    marks = ["-"] * (len(lines) - 1) + [" "]
+    wire = [f"{reply.code}{mark}{status}{line}\r\n" for mark, line in zip(marks, lines, strict=True)]
+    return "".join(wire).encode()

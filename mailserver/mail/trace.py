@@ -1,0 +1,68 @@
+"""Trace headers: what the server writes on top of a message, and what it reads there to see a loop.
+
+All parts are checked atoms or values of this server; nothing a client sent is copied unchecked.
+Header fields of the message itself are never parsed, only counted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+
+from mailserver.mail.address import Address
+
+MAX_RECEIVED = 100  # RFC 5321 §6.3: a limit of at least 100
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+_RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def count_received(header: bytes) -> int:
+    """How many Received fields a header has (LF line ends)."""
+    return len(_RECEIVED.findall(header))
+
+
+def received(
+    *, hello: str, peer: str, by: str, protocol: str, message_id: str, recipient: Address | None, now: float
+) -> str:
+    """A Received field (RFC 5321 §4.4), LF line ends. `peer` is an IP address or `unix`; `now` is UNIX time."""
+    source = f"{_atom(hello)} ({_source(peer)})"
+    lines = [f"Received: from {source}", f"\tby {by} with {protocol} id {message_id}"]
+    if recipient is not None:
+        lines.append(f"\tfor <{recipient}>; {rfc5322_date(int(now))}\n")
+    else:
+        lines[-1] += f"; {rfc5322_date(int(now))}\n"
+    return "\n".join(lines)
+
+
+def return_path(sender: Address | None) -> str:
+    """The Return-Path field (RFC 5321 §4.4), written at final delivery."""
+    return f"Return-Path: <{sender or ''}>\n"
+
+
+def delivered_to(address: Address) -> str:
+    """The Delivered-To field: which mailbox this copy went into (Postfix, qmail)."""
+    return f"Delivered-To: {address}\n"
+
+
+@lru_cache(maxsize=4)
+def rfc5322_date(now: int) -> str:
+    """A date-time of RFC 5322 §3.3 in UTC, the same in every locale."""
+    t = time.gmtime(now)
+    return (
+        f"{_DAYS[t.tm_wday]}, {t.tm_mday} {_MONTHS[t.tm_mon - 1]} {t.tm_year}"
+        f" {t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
+    )
+
+
+def _atom(text: str) -> str:
+    return _UNSAFE.sub("?", text)[:255] or "unknown"
+
+
+def _source(peer: str) -> str:
+    if ":" in peer:
+        return f"[IPv6:{peer}]"
+    return f"[{peer}]" if peer[:1].isdigit() else peer
