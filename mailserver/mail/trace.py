@@ -28,7 +28,7 @@ def count_received(header: bytes) -> int:
 def received(
     *, hello: str, peer: str, by: str, protocol: str, message_id: str, recipient: Address | None, now: float
 ) -> str:
-    """A Received field (RFC 5321 §4.4), LF line ends. `peer` is an IP address or `unix`; `now` is UNIX time."""
+    """A Received field (RFC 5321 §4.4), LF line ends; `peer` an IP address or `unix`, `now` in UNIX time."""
     source = f"{_atom(hello)} ({_source(peer)})"
     lines = [f"Received: from {source}", f"\tby {by} with {protocol} id {message_id}"]
     if recipient is not None:

@@ -1,0 +1,244 @@
+"""Group commit: message content becomes durable, then visible, then is reported, in this order.
+
+One thread takes every message that is ready and does for all of them together
+
+    write  ->  sync contents  ->  link into each destination  ->  sync directories  ->  report
+
+so sessions that finish together share their syncs, and one that is alone waits for nobody. Content is
+written once and linked into every destination; when a message fails half-way, what was linked is unlinked.
+
+Groups use `syncfs(2)`, which syncs contents and directories of the whole file system in one pass. It is
+worth it because a file's own fsync costs a journal commit each: measured on a two-core virtual machine,
+4 KiB messages, one thread: fsync each 340/s, syncfs in groups of 8 1,700/s, of 64 4,000/s; a second thread
+made it slower. A message that is alone uses fsync, which does not wait for other programs' writes.
+
+Not here: what a destination is (a mailbox, a queue), and the event loop: reports are plain calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import queue
+import re
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from mailserver.durable.files import sync_directory
+
+GROUP = 64  # messages a pass; also bounds the open descriptors
+WAITING = 4096  # messages that may wait for the thread; more is "try again later"
+
+
+class Full(Exception):
+    """Too many messages wait for the disk."""
+
+
+class Destination(Protocol):
+    """A place a message goes to: a mailbox's `new/`, the queue."""
+
+    @property
+    def directory(self) -> str:
+        """The directory that holds the name made by `link`; it is synced afterwards."""
+
+    def link(self, source: str, *, last: bool) -> None:
+        """Give the content at `source` its name here; `last` may rename instead. Raises OSError."""
+
+    def unlink(self) -> None:
+        """Take the name back; silent when it is gone."""
+
+    def settle(self) -> None:
+        """Bookkeeping once the message is durable here; never raises."""
+
+
+class Staged:
+    """Content on its way to the disk, in a file no reader looks at.
+
+    Blocks gather in memory; `write` moves them to the file. The caller writes when `pending` is more than
+    it wants to hold, the committer writes the rest: a short message costs the loop no system call.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.pending = 0
+        self._blocks: list[bytes] = []
+        self._fd = -1
+
+    def append(self, block: bytes) -> None:
+        self._blocks.append(block)
+        self.size += len(block)
+        self.pending += len(block)
+
+    def write(self) -> None:
+        """Move what is pending to the file. Raises OSError."""
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o600)
+        blocks, self._blocks, self.pending = self._blocks, [], 0
+        view = memoryview(b"".join(blocks))
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def discard(self) -> None:
+        """Forget the content: close and remove the file, silently if there is none."""
+        self._blocks.clear()
+        if self._fd >= 0:
+            self.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+class Job:
+    """One message to commit. `errors[i]` tells why destination i does not have it; None: it has, durably.
+
+    `together`: all destinations or none (SMTP has one reply for all); else each for itself (LMTP).
+    `report` is called once, from the committing thread, when the outcome is final.
+    """
+
+    def __init__(
+        self,
+        staged: Staged,
+        destinations: Sequence[Destination],
+        report: Callable[[Job], None],
+        *,
+        together: bool,
+    ) -> None:
+        self.staged = staged
+        self.destinations = destinations
+        self.errors: list[Exception | None] = [None] * len(destinations)
+        self.placed: list[Destination] = []
+        self.report = report
+        self.together = together
+
+    def link(self) -> None:
+        """Give the content its name in each destination; raises the first error where it is all or none."""
+        last = len(self.destinations) - 1
+        for index, destination in enumerate(self.destinations):
+            try:
+                destination.link(self.staged.path, last=index == last)
+            except Exception as error:
+                if self.together:
+                    raise
+                self.errors[index] = error
+            else:
+                self.placed.append(destination)
+                if index == last:
+                    self.staged.close()
+
+    def fail(self, error: Exception) -> None:
+        """No destination gets the message: take back what was linked."""
+        for destination in self.placed:
+            destination.unlink()
+        self.placed = []
+        self.errors = [error] * len(self.destinations)
+        self.staged.discard()
+
+
+class Committer:
+    """The thread that commits. Destinations on other file systems than `directory`'s are synced singly."""
+
+    def __init__(self, directory: str) -> None:
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._device = os.fstat(self._fd).st_dev
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Commit `job` and call its `report` from the committing thread. Raises Full."""
+        if self._jobs.qsize() >= WAITING:
+            raise Full
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish what was submitted and end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+        os.close(self._fd)
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            group = [self._jobs.get()]
+            while len(group) < GROUP and not self._jobs.empty():
+                group.append(self._jobs.get())
+            jobs = [job for job in group if job is not None]
+            running = len(jobs) == len(group)
+            self._commit(jobs)
+
+    def _commit(self, jobs: list[Job]) -> None:
+        ready = [job for job in jobs if _attempt(job, job.staged.write)]
+        ready = self._sync_contents(ready)
+        ready = [job for job in ready if _attempt(job, job.link)]
+        ready = self._sync_directories(ready)
+        for job in ready:
+            job.staged.discard()
+            for destination in job.placed:
+                destination.settle()
+        for job in jobs:
+            job.report(job)
+
+    def _sync_contents(self, jobs: list[Job]) -> list[Job]:
+        """The jobs whose content is durable. Where syncfs fails, each file tells if it is concerned."""
+        if len(jobs) > 1 and _syncfs(self._fd):
+            return jobs
+        return [job for job in jobs if _attempt(job, job.staged.sync)]
+
+    def _sync_directories(self, jobs: list[Job]) -> list[Job]:
+        one_pass = len(jobs) > 1 and _syncfs(self._fd)
+        return [job for job in jobs if _attempt(job, partial(self._sync_names, job, one_pass))]
+
+    def _sync_names(self, job: Job, one_pass: bool) -> None:
+        for directory in {destination.directory for destination in job.placed}:
+            if not one_pass or os.stat(directory).st_dev != self._device:
+                sync_directory(directory)
+
+
+def _attempt(job: Job, step: Callable[[], None]) -> bool:
+    """Run a step of one job. Any error is that job's alone: this thread serves all sessions."""
+    try:
+        step()
+    except Exception as error:
+        job.fail(error)
+        return False
+    return True
+
+
+def recover(directory: str) -> int:
+    """Remove staged content that no one was told about; how many files. Raises OSError.
+
+    Called at start, before the first message, by the only server on this state.
+    """
+    names = os.listdir(directory)
+    for name in names:
+        os.unlink(os.path.join(directory, name))
+    return len(names)
+
+
+def _load_syncfs() -> Callable[[int], int] | None:
+    """syncfs(2), where it reports write errors: Linux 5.8 and later."""
+    version = re.match(r"(\d+)\.(\d+)", platform.release())
+    if platform.system() != "Linux" or not version or tuple(map(int, version.groups())) < (5, 8):
+        return None
+    function: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    return function
+
+
+_SYNCFS = _load_syncfs()
+
+
+def _syncfs(fd: int) -> bool:
+    return _SYNCFS is not None and _SYNCFS(fd) == 0
