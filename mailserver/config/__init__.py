@@ -1,0 +1,1 @@
+"""The directory `config/` as frozen, checked values; errors name file, key and the form expected."""

@@ -1,0 +1,146 @@
+"""Reads `mailserver.toml` into a Config, or says in one line what is wrong with it.
+
+Not here: the directory database beside it (`directory`), and the search for every fault at once (`check`).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mailserver.config.explain import Path, finding
+from mailserver.config.model import Config, Listener, Settings
+from mailserver.transport.endpoint import Endpoint, EndpointError
+from mailserver.transport.endpoint import parse as parse_endpoint
+
+FILE = "mailserver.toml"
+MAX_FILE = 1024 * 1024
+_MAX_PROBLEMS = 100
+_GOOD_LISTENER = {"protocol": "smtp", "endpoint": "tcp:127.0.0.1:25"}
+
+
+class Problem(NamedTuple):
+    """One fault: the file, the key (or line, or name) in it, and what is wrong. `str()` is one line."""
+
+    file: str
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        text = ": ".join(part for part in self if part)
+        return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The text is one line: file, key and expected form."""
+
+    def __init__(self, file: str, key: str, problem: str) -> None:
+        super().__init__(str(Problem(file, key, problem)))
+        self.file = file
+        self.key = key
+        self.problem = problem
+
+
+def load(directory: str) -> Config:
+    """The configuration in `directory`. Raises ConfigError with the first problem."""
+    config, problems = read(directory)
+    if config is None:
+        raise ConfigError(*problems[0])
+    return config
+
+
+def read(directory: str) -> tuple[Config | None, list[Problem]]:
+    """The configuration, or None and all that is wrong with it."""
+    file = os.path.join(directory, FILE)
+    document = _document(file)
+    if isinstance(document, Problem):
+        return None, [document]
+    settings, problems = _convert(document, file)
+    if settings is None:
+        return None, problems
+    problems = [Problem(file, key, problem) for key, problem in listener_problems(settings.listeners)]
+    return (None, problems) if problems else (_resolve(settings, directory), [])
+
+
+def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, str]]:
+    """What no listener can show alone: (key, problem)."""
+    seen: dict[str, int] = {}
+    for index, listener in enumerate(listeners):
+        endpoint = str(listener.endpoint)
+        if endpoint in seen:
+            yield f"listener[{index}].endpoint", f"{endpoint} is listener[{seen[endpoint]}]'s already"
+        seen.setdefault(endpoint, index)
+
+
+def _document(file: str) -> dict[str, Any] | Problem:
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        return Problem(file, "", "no such file; `mailserver init DOMAIN` makes one")
+    except OSError as error:
+        return Problem(file, "", f"cannot be read: {error.strerror}")
+    if len(data) > MAX_FILE:
+        return Problem(file, "", f"expected at most {MAX_FILE} octets")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return Problem(file, f"line {line}", "expected UTF-8 text")
+    except tomllib.TOMLDecodeError as error:
+        return Problem(file, "", f"no valid TOML: {error}")
+    except RecursionError:
+        return Problem(file, "", "nested too deeply")
+
+
+def _convert(document: dict[str, Any], file: str) -> tuple[Settings | None, list[Problem]]:
+    """The settings, or every problem: what is wrong is taken out and the rest is looked at again."""
+    problems: list[Problem] = []
+    rest = copy.deepcopy(document)
+    while len(problems) < _MAX_PROBLEMS:
+        try:
+            settings = msgspec.convert(rest, Settings, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            found = finding(error, rest)
+            if all(problem.key != found.key for problem in problems):  # taken out as wrong: not missing too
+                problems.append(Problem(file, found.key, found.problem))
+            if not _take_out(rest, found.path):
+                break
+        else:
+            return (None if problems else settings), problems
+    return None, problems
+
+
+def _decode(kind: type, value: object) -> object:
+    """One value of our own kinds. Raises ValueError that says the form expected."""
+    if kind is Endpoint:
+        try:
+            return parse_endpoint(value if isinstance(value, str) else "")
+        except EndpointError as error:
+            raise ValueError(str(error)) from None
+    return kind(value)
+
+
+def _take_out(document: dict[str, Any], path: Path) -> bool:
+    """Make what is wrong at `path` right, so that the rest can be looked at; False where that cannot be done."""
+    if path[0] == "listener" and len(path) > 1:
+        document["listener"][path[1]] = _GOOD_LISTENER  # keeps the places of the others
+        return True
+    holder = document
+    for part in path[:-1]:
+        holder = holder[part]
+    return holder.pop(path[-1], None) is not None
+
+
+def _resolve(settings: Settings, directory: str) -> Config:
+    directory = os.path.abspath(directory)
+    values = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    for name in ("maildirs", "log_file", "pid_file"):
+        if values[name] is not None:
+            values[name] = os.path.normpath(os.path.join(directory, values[name]))
+    return Config(**values, directory=directory)
