@@ -126,12 +126,12 @@ def _decode(kind: type, value: object) -> object:
     return kind(value)
 
 
-def _take_out(document: dict[str, Any], path: Path) -> bool:
-    """Make what is wrong at `path` right, so that the rest can be looked at; False where that cannot be done."""
+def _take_out(document: Any, path: Path) -> bool:
+    """Make what is wrong at `path` right, so that the rest can be looked at; False where it cannot be."""
     if path[0] == "listener" and len(path) > 1:
         document["listener"][path[1]] = _GOOD_LISTENER  # keeps the places of the others
         return True
-    holder = document
+    holder: Any = document
     for part in path[:-1]:
         holder = holder[part]
     return holder.pop(path[-1], None) is not None

@@ -27,9 +27,10 @@ PUBLIC_IPV6 = (
 )
 
 _TEXT = """\
-# The mail server's settings. A line that begins with # is a comment; where it shows a setting, that is its
-# default or an example. Durations: "10s", "5m", "2h", "30d". Sizes: "500K", "50M", "1G". Relative paths count from
-# the directory of this file. `mailserver check` looks at the whole configuration; SIGHUP reloads it.
+# The mail server's settings. A line that begins with # is a comment; where it shows a setting, that is
+# its default or an example. Durations: "10s", "5m", "2h", "30d". Sizes: "500K", "50M", "1G". Relative
+# paths count from the directory of this file. `mailserver check` looks at the whole configuration; the
+# server reads it again on SIGHUP.
 # Domains, users and aliases are not here: each is a file of its own below domains/.
 
 # The name of this machine in greetings and trace headers, and of its certificate below tls/.
@@ -54,7 +55,8 @@ default_domain = {default_domain}
 #pid_file = "/run/mailserver.pid"
 
 # What is served where: any number of [[listener]] tables.
-#   protocol               "smtp" (mail comes in), "lmtp" (mail from another mail server), "pop3" (mail is read)
+#   protocol               "smtp" (mail comes in), "lmtp" (mail from a mail server before this one),
+#                          "pop3" (mail is read)
 #   endpoint               "tcp:ADDRESS:PORT"  with STARTTLS or STLS
 #                          "tls:ADDRESS:PORT"  TLS from the first octet
 #                          "unix:/PATH" or "unix:/PATH:mode=660"
