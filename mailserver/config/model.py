@@ -115,5 +115,5 @@ class Config(Settings, frozen=True, kw_only=True):
 
     @property
     def tls(self) -> str:
-        """Where certificates are, `<name>/fullchain.pem` and `<name>/privkey.pem`; `hostname` is the default."""
+        """Where certificates are, `<name>/fullchain.pem` and `privkey.pem`; the default is `hostname`."""
         return os.path.join(self.directory, "tls")
