@@ -44,8 +44,8 @@ $(VENV)/.run: pyproject.toml | $(PYTHON)
 
 $(VENV)/.test: pyproject.toml | $(PYTHON)
 	$(PIP) --editable '.[test]'
-	@touch $@
+	@touch $(VENV)/.run $@
 
 $(VENV)/.lint: pyproject.toml | $(PYTHON)
 	$(PIP) --editable '.[test,lint]'
-	@touch $@
+	@touch $(VENV)/.run $(VENV)/.test $@

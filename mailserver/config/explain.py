@@ -51,7 +51,10 @@ def finding(error: msgspec.ValidationError, document: object) -> Finding:
         return Finding((*path, unknown["key"]), _unknown(unknown["key"], path))
     if missing := _MISSING.fullmatch(text):
         return Finding((*path, missing["key"]), "missing")
-    return Finding(path, f"{_expected(text, path)}, got {_shown(_value_at(document, path))}")
+    expected = _expected(text, path)
+    if expected.startswith("expected"):
+        expected += f", got {_shown(_value_at(document, path))}"
+    return Finding(path, expected)
 
 
 def _parse_path(path: str) -> Path:

@@ -15,7 +15,6 @@ import msgspec
 
 from mailserver.config.explain import Path, finding
 from mailserver.config.model import Config, Listener, Settings
-from mailserver.transport.endpoint import Endpoint, EndpointError
 from mailserver.transport.endpoint import parse as parse_endpoint
 
 FILE = "mailserver.toml"
@@ -71,10 +70,11 @@ def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, st
     """What no listener can show alone: (key, problem)."""
     seen: dict[str, int] = {}
     for index, listener in enumerate(listeners):
-        endpoint = str(listener.endpoint)
-        if endpoint in seen:
-            yield f"listener[{index}].endpoint", f"{endpoint} is listener[{seen[endpoint]}]'s already"
-        seen.setdefault(endpoint, index)
+        first = seen.setdefault(listener.endpoint, index)
+        if first != index:
+            yield f"listener[{index}].endpoint", f"{listener.endpoint} is listener[{first}]'s already"
+        if listener.protocol == "lmtp" and parse_endpoint(listener.endpoint).port == 25:  # RFC 2033 §5
+            yield f"listener[{index}].endpoint", "expected another port than 25 for LMTP"
 
 
 def _document(file: str) -> dict[str, Any] | Problem:
@@ -104,7 +104,7 @@ def _convert(document: dict[str, Any], file: str) -> tuple[Settings | None, list
     rest = copy.deepcopy(document)
     while len(problems) < _MAX_PROBLEMS:
         try:
-            settings = msgspec.convert(rest, Settings, dec_hook=_decode)
+            settings = msgspec.convert(rest, Settings, dec_hook=_read_value)
         except msgspec.ValidationError as error:
             found = finding(error, rest)
             if all(problem.key != found.key for problem in problems):  # taken out as wrong: not missing too
@@ -116,13 +116,7 @@ def _convert(document: dict[str, Any], file: str) -> tuple[Settings | None, list
     return None, problems
 
 
-def _decode(kind: type, value: object) -> object:
-    """One value of our own kinds. Raises ValueError that says the form expected."""
-    if kind is Endpoint:
-        try:
-            return parse_endpoint(value if isinstance(value, str) else "")
-        except EndpointError as error:
-            raise ValueError(str(error)) from None
+def _read_value(kind: type, value: object) -> object:
     return kind(value)
 
 

@@ -15,13 +15,13 @@ from mailserver.config.values import (
     Delimiter,
     DomainName,
     Duration,
+    EndpointText,
     MessageSize,
     Networks,
     PathText,
     Size,
     Timeout,
 )
-from mailserver.transport.endpoint import Endpoint
 
 ListenerProtocol = Literal["smtp", "lmtp", "pop3"]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -32,7 +32,7 @@ class Listener(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[listener]]`: an endpoint and what is spoken there."""
 
     protocol: ListenerProtocol
-    endpoint: Endpoint
+    endpoint: EndpointText
     proxy_from: Networks = Networks()
     """Peers that must begin with a PROXY header (v1 or v2); from all others it is refused."""
     allow_cleartext_login: bool = False
@@ -47,7 +47,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header_size: Size = Size("256K")
     received: CountFrom100 = 100  # RFC 5321 §6.3: more is a loop; the limit is at least 100
     connections: Count = 10_000
-    connections_per_address: Count = 500
+    connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 500  # 0: any number
     idle_timeout: Timeout = Timeout("5m")  # SMTP and LMTP; RFC 5321 §4.5.3.2.7: at least 5 minutes
     session_timeout: Timeout = Timeout("2h")
     drain_timeout: Duration = Duration("30s")

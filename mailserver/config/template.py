@@ -16,15 +16,11 @@ LOOPBACK = (
 )
 """Ports that need no privilege, for this machine alone."""
 PUBLIC = (
-    ("smtp", "tcp:0.0.0.0:25"),
-    ("pop3", "tcp:0.0.0.0:110"),
-    ("pop3", "tls:0.0.0.0:995"),
+    ("smtp", "tcp:*:25"),
+    ("pop3", "tcp:*:110"),
+    ("pop3", "tls:*:995"),
 )
-PUBLIC_IPV6 = (
-    ("smtp", "tcp:[::]:25"),
-    ("pop3", "tcp:[::]:110"),
-    ("pop3", "tls:[::]:995"),
-)
+"""The ports the world expects, on every address of the machine."""
 
 _TEXT = """\
 # The mail server's settings. A line that begins with # is a comment; where it shows a setting, that is
@@ -57,10 +53,10 @@ default_domain = {default_domain}
 # What is served where: any number of [[listener]] tables.
 #   protocol               "smtp" (mail comes in), "lmtp" (mail from a mail server before this one),
 #                          "pop3" (mail is read)
-#   endpoint               "tcp:ADDRESS:PORT"  with STARTTLS or STLS
-#                          "tls:ADDRESS:PORT"  TLS from the first octet
-#                          "unix:/PATH" or "unix:/PATH:mode=660"
-#                          "fd:NAME" or "fd:3" inherited, as from systemd
+#   endpoint               "tcp:ADDRESS:PORT"    with STARTTLS or STLS; ADDRESS may be * for all, or [::1]
+#                          "tls:ADDRESS:PORT"    TLS from the first octet
+#                          "unix:/PATH"          or "unix:/PATH:mode=660"
+#                          "fd:NAME" or "fd:3"   inherited, as from systemd; "fd+tls:" likewise with TLS
 #   proxy_from             peers that begin with a PROXY header (v1, v2), as ["127.0.0.1", "10.0.0.0/8"]
 #   allow_cleartext_login  logins without TLS from other machines (this machine always may)
 {listeners}
@@ -79,7 +75,7 @@ default_domain = {default_domain}
 #header_size = "256K"
 # Received fields of one message; more is a loop. At least 100.
 #received = 100
-# Connections at one time: in all, and from one address.
+# Connections at one time: in all, and from one address (0: any number).
 #connections = 10000
 #connections_per_address = 500
 # How long an SMTP or LMTP client may say nothing, and how long any session may last.

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from mailserver.mail.address import AddressError, canonical_domain
 from mailserver.mail.quota import parse_size
+from mailserver.transport.endpoint import EndpointError, parse
 
 _DURATION = re.compile(r"(\d{1,9})\s*(ms|s|m|h|d|w)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -107,6 +108,18 @@ class AccountName(str):
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,31}", text):
             raise ValueError("expected the name or number of an account of this machine")
         return super().__new__(cls, text)
+
+
+class EndpointText(str):
+    """A place to listen at, in the one spelling that `transport.endpoint.parse` gives back."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: object) -> EndpointText:
+        try:
+            return super().__new__(cls, parse(value if isinstance(value, str) else ""))
+        except EndpointError as error:
+            raise ValueError(str(error)) from None
 
 
 class Networks(tuple[IPv4Network | IPv6Network, ...]):
