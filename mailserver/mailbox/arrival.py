@@ -1,0 +1,78 @@
+"""A message on its way into a mailbox's `new`: a destination of `durable.commit`.
+
+Not here: making content and directory durable, which the committer does for many at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from mailserver.mailbox import quota
+from mailserver.mailbox.tree import opened
+
+if TYPE_CHECKING:
+    from mailserver.mailbox.maildir import Maildir
+
+# Another file system, too many links, or a file system or policy without hard links: copy instead.
+_NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP}
+_BLOCK = 1 << 20
+
+
+class Arrival:
+    """One message's name in one mailbox."""
+
+    def __init__(self, maildir: Maildir, name: str, size: int) -> None:
+        self.directory = os.path.join(maildir.path, "new")
+        self._maildir = maildir
+        self._name = name
+        self._size = size
+
+    def link(self, source: str, *, last: bool) -> None:
+        """Give the content at `source` its name in `new`, making the mailbox if need be. Raises OSError."""
+        try:
+            self._place(source, last)
+        except FileNotFoundError:
+            self._maildir.create()
+            self._place(source, last)
+
+    def unlink(self) -> None:
+        """Take the message back; silent when it is gone."""
+        with contextlib.suppress(OSError), opened(self._maildir.path, "new") as new:
+            os.unlink(self._name, dir_fd=new)
+
+    def settle(self) -> None:
+        """Count the message for the quota; never raises."""
+        quota.add(self._maildir, self._size, 1)
+
+    def _place(self, source: str, last: bool) -> None:
+        with opened(self._maildir.path, "new") as new:
+            try:
+                if last:
+                    os.rename(source, self._name, dst_dir_fd=new)
+                else:
+                    os.link(source, self._name, dst_dir_fd=new)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                self._copy(source, new)
+                if last:
+                    os.unlink(source)
+
+    def _copy(self, source: str, new: int) -> None:
+        """The content through the mailbox's own `tmp`, durable block by block, so never torn in `new`."""
+        with opened(self._maildir.path, "tmp") as tmp:
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DSYNC
+                copy = os.open(self._name, flags, 0o600, dir_fd=tmp)
+                with open(source, "rb", buffering=0) as file, os.fdopen(copy, "wb", buffering=0) as target:
+                    while block := memoryview(file.read(_BLOCK)):
+                        while block:
+                            block = block[target.write(block) :]
+                os.rename(self._name, self._name, src_dir_fd=tmp, dst_dir_fd=new)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._name, dir_fd=tmp)
+                raise

@@ -1,0 +1,196 @@
+"""How much a mailbox holds, kept in `maildirsize` by the Maildir++ rules and shared with other programs.
+
+The first line is the quota in force, `<octets>S,<messages>C`; each further line adds `<octets> <messages>`
+and is one appended write, so nobody locks. Sums may be off by a race; the rules heal that: nobody is found
+to be over quota by a sum that was not counted anew. Mail in Trash does not count.
+
+What takes long, counting, happens when the quota is asked for; `add` is a single short write, because it
+runs where messages are committed. Not here: what the quota of a mailbox is (`mail.quota`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from mailserver import maillog
+from mailserver.durable.files import inherit_owner
+from mailserver.mail.quota import Quota
+from mailserver.mailbox.names import Message, unique_name
+from mailserver.mailbox.tree import TRASH, folders, label, messages_in, open_regular, opened
+
+if TYPE_CHECKING:
+    from mailserver.mailbox.maildir import Maildir
+
+FILE = "maildirsize"
+LIMIT = 5120  # octets; a file that long is counted anew
+TRUSTED = 15 * 60  # seconds that a sum over the quota is believed, if it is a fresh count
+_ATTEMPTS = 3  # counts while mail comes and goes, before the last one is taken as it is
+
+_QUOTA = re.compile(r"\s*(\d{1,18})([SC])\s*")
+_LINE = re.compile(r"\s*(-?\d{1,18})\s+(-?\d{1,18})\s*")
+
+
+class Usage(NamedTuple):
+    """What a mailbox holds: octets on disk and messages, Trash left out."""
+
+    storage: int
+    messages: int
+
+    def exceeds(self, quota: Quota) -> bool:
+        return 0 < quota.storage < self.storage or 0 < quota.messages < self.messages
+
+
+class _Sum(NamedTuple):
+    usage: Usage
+    fresh: bool  # counted within TRUSTED seconds and nothing added since
+
+
+def usage(maildir: Maildir, quota: Quota) -> Usage:
+    """What the mailbox holds: from `maildirsize`, else counted. Raises OSError."""
+    if not any(quota):
+        return _count(maildir.path)
+    kept = _read(maildir.path, quota)
+    return kept.usage if kept else _recalculate(maildir.path, quota)
+
+
+def is_over(maildir: Maildir, quota: Quota, octets: int) -> bool:
+    """Whether one more message of `octets` would exceed the quota. Raises OSError."""
+    if not any(quota):
+        return False
+    kept = _read(maildir.path, quota)
+    if kept and (kept.fresh or not _with(kept.usage, octets).exceeds(quota)):
+        return _with(kept.usage, octets).exceeds(quota)
+    return _with(_recalculate(maildir.path, quota), octets).exceeds(quota)
+
+
+def add(maildir: Maildir, storage: int, messages: int) -> None:
+    """Note that octets and messages came or (negative) went, where somebody keeps count; never raises.
+
+    A note that is lost is found again when the mailbox is counted anew.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(os.path.join(maildir.path, FILE), flags)
+        try:
+            if os.fstat(fd).st_size < LIMIT:  # the next reader counts anew in any case
+                os.write(fd, b"%d %d\n" % (storage, messages))
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log(maildir.path, error)
+
+
+def _log(path: str, error: OSError) -> None:
+    maillog.event("quota-not-kept", mailbox=label(path), reason=errno.errorcode.get(error.errno or 0))
+
+
+def _with(usage: Usage, octets: int) -> Usage:
+    return Usage(usage.storage + octets, usage.messages + 1)
+
+
+def _read(path: str, quota: Quota) -> _Sum | None:
+    """The sum of `maildirsize`, or None where it is to be counted anew."""
+    try:
+        with os.fdopen(open_regular(os.path.join(path, FILE)), "rb") as file:
+            text = file.read(LIMIT).decode("ascii", "replace")
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+    except OSError:  # missing, or no file that anybody could have written by the rules
+        return None
+    first, *lines = text.splitlines() or [""]
+    if len(text) >= LIMIT or _parse_quota(first) != quota:
+        return None
+    numbers = [_LINE.fullmatch(line) for line in lines]
+    if not numbers or not all(numbers):
+        return None
+    sums = Usage(*(sum(int(match[i]) for match in numbers if match) for i in (1, 2)))
+    if min(sums) < 0:
+        return None
+    return _Sum(sums, len(lines) == 1 and 0 <= age < TRUSTED)
+
+
+def _parse_quota(line: str) -> Quota | None:
+    limits = {"S": 0, "C": 0}
+    for part in line.split(","):
+        match = _QUOTA.fullmatch(part)
+        if match is None:
+            return None
+        limits[match[2]] = int(match[1])
+    return Quota(limits["S"], limits["C"])
+
+
+def _recalculate(path: str, quota: Quota) -> Usage:
+    """Count, and write `maildirsize` anew; again if mail came or went meanwhile. Raises OSError."""
+    for _ in range(_ATTEMPTS):
+        before = _changed(path)
+        counted = _count(path)
+        _keep(path, quota, counted)
+        if _changed(path) == before:
+            break
+    return counted
+
+
+def _keep(path: str, quota: Quota, counted: Usage) -> None:
+    """Write `maildirsize`, if the disk lets us: a count that cannot be kept is still right."""
+    try:
+        _write(path, quota, counted)
+    except FileNotFoundError:  # no mailbox yet, so nothing to keep
+        return
+    except OSError as error:
+        _log(path, error)
+
+
+def _write(path: str, quota: Quota, counted: Usage) -> None:
+    limits = ",".join(f"{limit}{kind}" for limit, kind in zip(quota, "SC", strict=True) if limit)
+    data = f"{limits}\n{counted.storage} {counted.messages}\n".encode()
+    name = unique_name()
+    with opened(path, "tmp") as tmp:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(name, flags, 0o600, dir_fd=tmp), "wb") as file:
+                inherit_owner(file.fileno(), path)
+                file.write(data)
+            os.rename(name, os.path.join(path, FILE), src_dir_fd=tmp)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=tmp)
+            raise
+
+
+def _counted_folders(path: str) -> list[tuple[str, ...]]:
+    try:
+        inner = [(folder,) for folder in folders(path) if folder != TRASH]
+    except FileNotFoundError:  # never delivered to
+        return []
+    return [(*folder, subdirectory) for folder in [(), *inner] for subdirectory in ("new", "cur")]
+
+
+def _changed(path: str) -> dict[tuple[str, ...], int]:
+    """When each directory that counts was last changed."""
+    times = {}
+    for names in _counted_folders(path):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            times[names] = os.stat(os.path.join(path, *names), follow_symlinks=False).st_mtime_ns
+    return times
+
+
+def _count(path: str) -> Usage:
+    """All that is in `new` and `cur` of the mailbox and its folders; stats where no name tells the size."""
+    storage = messages = 0
+    for names in _counted_folders(path):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(path, *names) as directory:
+            for name in messages_in(directory):
+                size = Message(name, names[-1]).size
+                if size is None:
+                    try:
+                        size = os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        continue
+                storage, messages = storage + size, messages + 1
+    return Usage(storage, messages)

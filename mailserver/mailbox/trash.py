@@ -1,0 +1,153 @@
+"""The Trash of a mailbox: the Maildir++ folder `.Trash`, where deleted mail waits for its expiry.
+
+How long a message has been there is its file's ctime: moving it in sets that, nothing but root's clock can
+set it back, and the mtime stays the date of arrival, which IMAP shows. Whatever touches the file later (a
+flag, a backup brought back) makes it stay longer, never shorter.
+
+A message in Trash does not have the flag `T`: other programs hide or remove what is marked as deleted, and
+here it must be seen and restorable. It does not count for the quota.
+Not here: when to expire (`sweep`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mailserver.durable import files
+from mailserver.mailbox import quota
+from mailserver.mailbox.maildir import Gone, Maildir
+from mailserver.mailbox.names import Message, unique_name, with_flags
+from mailserver.mailbox.tree import SUBDIRECTORIES, TRASH, messages_in, opened
+
+
+class Trashed(NamedTuple):
+    """A message in Trash: `size` in octets on disk, `trashed_at` in seconds since the epoch."""
+
+    name: str
+    unique: str
+    size: int
+    trashed_at: float
+
+
+class Trash:
+    """The Trash of one mailbox. What it moves is durable after `sync`."""
+
+    def __init__(self, maildir: Maildir) -> None:
+        self._maildir = maildir
+        self._touched: set[str] = set()
+        self._made = False
+
+    def discard(self, message: Message) -> None:
+        """Move a message to Trash, with its flags. Raises Gone or OSError."""
+        self._make()
+        with self._opened("cur") as trash:
+            for place in self._maildir.places(message):
+                with contextlib.suppress(FileNotFoundError):
+                    size = self._discard(place, trash)
+                    self._touched |= {place.subdirectory, f"{TRASH}/cur"}
+                    quota.add(self._maildir, -size, -1)
+                    return
+        raise Gone
+
+    def sync(self) -> None:
+        """Make all moves since the last call durable; one call for many messages. Raises OSError."""
+        while self._touched:
+            directory = next(iter(self._touched))
+            files.sync_directory(os.path.join(self._maildir.path, directory))
+            self._touched.remove(directory)
+
+    def list(self) -> list[Trashed]:
+        """What is in Trash, newest first. Raises OSError."""
+        found = [trashed for place in self._places() if (trashed := self._look(place))]
+        return sorted(found, key=lambda trashed: (trashed.trashed_at, trashed.name), reverse=True)
+
+    def restore(self, unique: str) -> Message:
+        """Move a message back into `cur`, durably, and return its place.
+
+        It keeps its flags, so one that nobody has read is unread again. Its mailbox may go over quota: what
+        was deleted by mistake comes back in any case. Raises Gone if it is not in Trash, FileExistsError if
+        the mailbox has a message of that name, or OSError.
+        """
+        if any(message.unique == unique for message in self._maildir.scan()):
+            raise FileExistsError(errno.EEXIST, "the mailbox has a message of this name")
+        for place in self._places():
+            if place.unique == unique and (trashed := self._look(place)):
+                restored = Message(with_flags(place.name, place.flags.replace("T", "")), "cur")
+                with self._opened(place.subdirectory) as trash, opened(self._maildir.path, "cur") as cur:
+                    os.rename(place.name, restored.name, src_dir_fd=trash, dst_dir_fd=cur)
+                self._touched |= {f"{TRASH}/{place.subdirectory}", "cur"}
+                self.sync()
+                quota.add(self._maildir, trashed.size, 1)
+                return restored
+        raise Gone
+
+    def purge(self, older_than: float | None = None) -> int:
+        """Remove for good what has been here for more than `older_than` seconds, or all; how many."""
+        now = time.time()
+        return sum(
+            self.remove(trashed)
+            for trashed in self.list()
+            if older_than is None or now - trashed.trashed_at > older_than
+        )
+
+    def remove(self, trashed: Trashed) -> bool:
+        """Remove one message for good; False if it is gone or was renamed since the listing. Raises OSError.
+
+        Not synced: after a power cut a removed message may be back, to be removed again.
+        """
+        for subdirectory in ("cur", "new"):
+            with contextlib.suppress(FileNotFoundError), self._opened(subdirectory) as trash:
+                os.unlink(trashed.name, dir_fd=trash)
+                return True
+        return False
+
+    def _discard(self, place: Message, trash: int) -> int:
+        """Rename into the open Trash; returns the size on disk. Raises FileNotFoundError, OSError."""
+        name = with_flags(place.name, place.flags.replace("T", ""))
+        with opened(self._maildir.path, place.subdirectory) as source:
+            size = os.stat(place.name, dir_fd=source, follow_symlinks=False).st_size
+            if _is_there(name, trash):  # a copy by another program: keep both
+                name = name.replace(place.unique, unique_name(), 1)
+            os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
+        return size
+
+    def _make(self) -> None:
+        """The folder as Maildir++ wants it, with its empty file `maildirfolder`; once."""
+        if self._made:
+            return
+        path = os.path.join(self._maildir.path, TRASH)
+        files.make_directory(path)
+        with opened(self._maildir.path, TRASH):  # not a link that leads elsewhere
+            for name in SUBDIRECTORIES:
+                files.make_directory(os.path.join(path, name))
+            with contextlib.suppress(FileExistsError):
+                files.write_new(os.path.join(path, "maildirfolder"), b"")
+        self._made = True
+
+    def _opened(self, subdirectory: str) -> contextlib.AbstractContextManager[int]:
+        return opened(self._maildir.path, TRASH, subdirectory)
+
+    def _places(self) -> Iterator[Message]:
+        """All messages in Trash, in no order."""
+        for subdirectory in ("new", "cur"):
+            with contextlib.suppress(FileNotFoundError), self._opened(subdirectory) as directory:
+                yield from [Message(name, subdirectory) for name in messages_in(directory)]
+
+    def _look(self, place: Message) -> Trashed | None:
+        with contextlib.suppress(FileNotFoundError), self._opened(place.subdirectory) as directory:
+            status = os.stat(place.name, dir_fd=directory, follow_symlinks=False)
+            return Trashed(place.name, place.unique, status.st_size, status.st_ctime)
+        return None
+
+
+def _is_there(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
