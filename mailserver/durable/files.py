@@ -40,6 +40,23 @@ def replace(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -> Non
     sync_directory(parent)
 
 
+def create(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -> None:
+    """Like `replace`, but for a name that is still free: of several at once exactly one wins.
+
+    Raises FileExistsError for the others, and OSError.
+    """
+    path = os.fspath(path)
+    parent = os.path.dirname(path) or "."
+    temporary = os.path.join(parent, f".tmp-{os.getpid()}-{next(_counter)}")
+    try:
+        write_new(temporary, data, mode)
+        os.link(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    sync_directory(parent)
+
+
 def write_new(path: str, data: bytes, mode: int = 0o600) -> None:
     """Create `path`, which must not exist, with synced content; its name is not synced. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

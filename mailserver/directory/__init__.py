@@ -1,0 +1,11 @@
+"""The directory database: which domains, users and aliases exist, and how passwords are checked.
+
+A file's name is the key, its content the value, and a file changed by hand counts at the next look-up.
+Plain synchronous Python; the caller decides on the thread. Not here: where mail goes (`mta.routing`), who
+may log in (`mta.authentication`), what mailboxes hold (`mailbox`).
+"""
+
+from mailserver.directory.database import Directory
+from mailserver.directory.entries import Domain, Exists, Malformed, Missing, Unavailable, User
+
+__all__ = ["Directory", "Domain", "Exists", "Malformed", "Missing", "Unavailable", "User"]

@@ -1,0 +1,149 @@
+"""Small files, read whole and parsed, kept in memory for as long as the file is what it was.
+
+Each look-up costs one stat; a file that appeared, changed or vanished counts at once, and nothing is ever
+listed. Absent files are not remembered, so guessing names evicts nobody. Safe to use from several threads.
+Not here: what the files mean.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from mailserver import maillog
+from mailserver.directory.entries import Malformed, Unavailable
+
+C = TypeVar("C")
+V = TypeVar("V")
+
+# A file written twice within one tick of its file system's clock looks the same after the second write.
+# Ticks are 1 to 10 ms on Linux's own file systems, and up to 2 s on old or foreign ones.
+_SETTLED_NS = 2_000_000_000
+
+Signature = tuple[int, int, int, int]
+
+
+class _Entry(NamedTuple, Generic[C, V]):
+    signature: Signature | None
+    settled: bool  # the signature can be trusted: it was not fresh when the file was read
+    context: C | None
+    value: V | None
+    fault: str | None
+
+
+class Files(Generic[C, V]):
+    """Values parsed from files by `parse(path, data, context)`, which raises Malformed.
+
+    At most `entries` to twice as many are kept: when the young generation is full it becomes the old one,
+    and what is asked for moves from the old to the young. So the busy ones stay, without bookkeeping.
+    """
+
+    def __init__(self, parse: Callable[[str, bytes, C], V], *, octets: int, entries: int = 8192) -> None:
+        self._parse = parse
+        self._octets = octets
+        self._entries = entries
+        self._young: dict[str, _Entry[C, V]] = {}
+        self._old: dict[str, _Entry[C, V]] = {}
+
+    def get(self, path: str, context: C) -> V | None:
+        """The value of the file at `path`, or None if there is no such file. Raises Unavailable.
+
+        A value is kept for the very `context` it was parsed with.
+        """
+        entry = self._young.get(path) or self._recall(path)
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            self._absent(path)
+            return None
+        except OSError as error:
+            raise self.unavailable(path, reason(error)) from error
+        if (
+            entry is None
+            or not entry.settled
+            or entry.context is not context
+            or entry.signature != (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+        ):
+            entry = self._read(path, found, context)
+        if entry.fault is not None:
+            raise Unavailable(path, entry.fault)
+        return entry.value
+
+    def unavailable(self, path: str, reason: str) -> Unavailable:
+        """Log the trouble with `path`, once as long as it stays the same, and give the exception for it."""
+        self._refuse(path, _Entry(None, False, None, None, reason))
+        return Unavailable(path, reason)
+
+    def _read(self, path: str, found: os.stat_result, context: C) -> _Entry[C, V]:
+        before = time.time_ns()
+        try:
+            if not stat.S_ISREG(found.st_mode):  # never opened: a device could act on it
+                raise Malformed("expected a regular file")
+            data, found = read(path, self._octets)
+            value = self._parse(path, data, context)
+        except Malformed as error:
+            settled = _is_settled(found, before)
+            return self._refuse(path, _Entry(_signature(found), settled, context, None, str(error)))
+        except OSError as error:  # may pass without the file changing: read again at the next look-up
+            return self._refuse(path, _Entry(_signature(found), False, None, None, reason(error)))
+        return self._keep(path, _Entry(_signature(found), _is_settled(found, before), context, value, None))
+
+    def _refuse(self, path: str, entry: _Entry[C, V]) -> _Entry[C, V]:
+        known = self._young.get(path) or self._old.get(path)
+        if known is None or (known.signature, known.fault) != (entry.signature, entry.fault):
+            maillog.event("directory-unavailable", file=path, reason=entry.fault)
+            maillog.count("directory.unavailable")
+        return self._keep(path, entry)
+
+    def _absent(self, path: str) -> None:
+        self._young.pop(path, None)
+        self._old.pop(path, None)
+        if os.path.islink(path):  # its target may be on a disk that is not mounted now
+            raise self.unavailable(path, "a symbolic link to nothing")
+
+    def _recall(self, path: str) -> _Entry[C, V] | None:
+        entry = self._old.get(path)
+        return None if entry is None else self._keep(path, entry)
+
+    def _keep(self, path: str, entry: _Entry[C, V]) -> _Entry[C, V]:
+        if len(self._young) >= self._entries:
+            self._old, self._young = self._young, {}
+        self._young[path] = entry
+        return entry
+
+
+def read(path: str, octets: int) -> tuple[bytes, os.stat_result]:
+    """A regular file's content, and the state it had when reading began.
+
+    Raises Malformed for anything but a regular file, and above `octets`; OSError. A pipe cannot hang it.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Malformed("expected a regular file")
+        data = b""
+        while block := os.read(fd, octets + 1 - len(data)):
+            data += block
+        if len(data) > octets:
+            raise Malformed(f"expected at most {octets} octets")
+        return data, found
+    finally:
+        os.close(fd)
+
+
+def reason(error: OSError) -> str:
+    """The error without the path, which stands beside it."""
+    return error.strerror or "cannot be read"
+
+
+def _signature(found: os.stat_result) -> Signature:
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _is_settled(found: os.stat_result, before: int) -> bool:
+    # Also false while the file's times are ahead of our clock: then every look-up reads the file again.
+    return max(found.st_mtime_ns, found.st_ctime_ns) < before - _SETTLED_NS

@@ -1,0 +1,1 @@
+"""Decisions: where mail goes, who may log in, what is accepted."""
