@@ -1,0 +1,319 @@
+"""Listeners: accept connections at an endpoint, and hand each to a protocol made for its peer.
+
+Accepting is done here and not by the loop's servers, so that a connection can be refused before anything
+is built for it: limits in all and per address, shared by the listeners of a gate. A peer listed as a proxy
+must say first for whom it speaks (`proxy`); nobody else is believed. Not here: what is spoken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+from mailserver import maillog
+from mailserver.transport import proxy
+from mailserver.transport.endpoint import Endpoint, bind
+from mailserver.transport.gate import Gate, Limits, source_of
+from mailserver.transport.tls import Certificates
+
+__all__ = ["Gate", "Limits", "Listener", "Network", "Peer", "reason_of"]
+
+BURST = 64  # connections accepted before other sessions have their turn
+RETRY = 0.5  # seconds without accepting after descriptors or memory ran out
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_NO_CONNECTION = {  # accept(2): errors of the one connection that was about to come
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.EPERM,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+}
+
+
+class Peer(NamedTuple):
+    """Who is at the other end: `address` is an IP address in text form, or 'unix'."""
+
+    address: str
+    port: int
+    uid: int | None  # of the process, on a UNIX socket
+    secure: bool  # TLS from the first octet
+
+    @property
+    def is_local(self) -> bool:
+        """On this machine: loopback or a UNIX socket."""
+        return self.address == "unix" or self.address == "::1" or self.address.startswith("127.")
+
+
+class _Connection(socket.socket):
+    """An accepted socket, which gives its place back when it is closed, by whatever transport owns it.
+
+    asyncio's transports call close() in the end, uvloop's detach(); so the count is that of descriptors in
+    use, without a wrapper around protocols or transports.
+    """
+
+    __slots__ = ("listener", "source")
+    listener: Listener | None
+    source: str | bytes
+
+    def close(self) -> None:
+        self._leave()
+        super().close()
+
+    def detach(self) -> int:
+        self._leave()
+        return super().detach()
+
+    def _leave(self) -> None:
+        if self.listener is not None:
+            self.listener.gate.leave(self.source)
+            self.listener.connections -= 1
+            self.listener = None
+
+
+class Listener:
+    """Connections at one endpoint. `open()` binds and needs no loop; `start()` begins to accept.
+
+    `factory(peer)` makes the protocol of a connection; `certificates` are needed where the endpoint has TLS;
+    `refusal` is what a client over the limits is told, where it can be told in clear.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        factory: Callable[[Peer], asyncio.Protocol],
+        *,
+        gate: Gate,
+        certificates: Certificates | None = None,
+        proxy_from: Sequence[Network] = (),
+        refusal: bytes = b"",
+    ) -> None:
+        if endpoint.tls and certificates is None:
+            raise ValueError("an endpoint with TLS needs certificates")
+        self.endpoint = endpoint
+        self.gate = gate
+        self.connections = 0
+        self.sockets: list[socket.socket] = []
+        self._factory = factory
+        self._certificates = certificates if endpoint.tls else None
+        self._proxy_from = tuple(proxy_from)
+        self._refusal = b"" if endpoint.tls else refusal
+        self._made: tuple[int, int] | None = None  # device and inode of our socket file
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._accepting = False
+        self._starved: asyncio.TimerHandle | None = None
+        self._complained = False
+        self._beginning: set[asyncio.Task[None]] = set()
+
+    def open(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Bind (see `endpoint.bind`). Clients wait from here on. May block; raises EndpointError."""
+        self.sockets = bind(self.endpoint, inherited)
+        if self.endpoint.kind == "unix":
+            status = os.lstat(self.endpoint.target)
+            self._made = status.st_dev, status.st_ino
+
+    def start(self) -> None:
+        """Begin to accept, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self.resume()
+
+    def pause(self) -> None:
+        """Leave new connections waiting; sessions go on."""
+        self._accepting = False
+        self._stop_watching()
+
+    def resume(self) -> None:
+        """Accept again after pause()."""
+        self._accepting = True
+        self._watch()
+
+    def close(self) -> None:
+        """Stop for good: sessions go on, connections that have no session yet are dropped."""
+        self.pause()
+        for task in self._beginning:
+            task.cancel()
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
+        if self._made is not None:
+            self._unlink()
+
+    def _unlink(self) -> None:
+        made, self._made = self._made, None
+        with contextlib.suppress(OSError):  # gone already, or no longer ours to remove: next bind clears it
+            status = os.lstat(self.endpoint.target)
+            if (status.st_dev, status.st_ino) == made:
+                os.unlink(self.endpoint.target)
+
+    # ---- accepting
+
+    def _watch(self) -> None:
+        self._starved = None
+        if self._loop is not None and self._accepting:
+            for sock in self.sockets:
+                self._loop.add_reader(sock, self._accept, sock)
+
+    def _stop_watching(self) -> None:
+        if self._starved is not None:
+            self._starved.cancel()
+            self._starved = None
+        if self._loop is not None:
+            for sock in self.sockets:
+                self._loop.remove_reader(sock)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BURST):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                self._complained = False
+                return
+            except OSError as error:
+                if error.errno in _NO_CONNECTION:
+                    continue
+                self._starve(error)
+                return
+            self._admit(accepted, address)
+
+    def _starve(self, error: OSError) -> None:
+        """EMFILE and its like: the connection stays in the queue, so watching it would spin."""
+        self._stop_watching()
+        assert self._loop is not None
+        self._starved = self._loop.call_later(RETRY, self._watch)
+        maillog.count("connection.accept-failed")
+        if not self._complained:
+            self._complained = True
+            reason = errno.errorcode.get(error.errno or 0, "unknown")
+            maillog.event("accept-failed", listener=self.endpoint, reason=reason)
+
+    def _admit(self, accepted: socket.socket, address: Any) -> None:
+        family = accepted.family
+        sock = _Connection(family, socket.SOCK_STREAM, 0, accepted.detach())
+        sock.listener = None
+        sock.setblocking(False)
+        try:
+            peer = self._peer(sock, address)
+        except OSError:  # it is gone already
+            sock.close()
+            return
+        proxied = bool(self._proxy_from) and self._is_proxy(peer)
+        # a proxy speaks for many: it takes a place in all, and its client's address counts once known
+        if self._enter(sock, peer, "" if proxied else source_of(peer.address)):
+            assert self._loop is not None
+            task = self._loop.create_task(self._begin(sock, peer, proxied))
+            self._beginning.add(task)
+            task.add_done_callback(self._beginning.discard)
+
+    def _peer(self, sock: socket.socket, address: Any) -> Peer:
+        secure = self._certificates is not None
+        if sock.family == socket.AF_UNIX:
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return Peer("unix", 0, _CREDENTIALS.unpack(credentials)[1], secure)
+        return Peer(_plain(address[0]), address[1], None, secure)
+
+    def _is_proxy(self, peer: Peer) -> bool:
+        if peer.address == "unix":
+            return False
+        address = ipaddress.ip_address(peer.address)
+        return any(address in network for network in self._proxy_from)
+
+    def _enter(self, sock: _Connection, peer: Peer, source: str | bytes) -> bool:
+        limit = self.gate.enter(source)
+        if limit is None:
+            sock.source = source
+            sock.listener = self
+            self.connections += 1
+            return True
+        maillog.count("connection.refused")
+        maillog.event("connection-refused", listener=self.endpoint, client=peer.address, limit=limit)
+        if self._refusal:
+            with contextlib.suppress(OSError):
+                sock.send(self._refusal)
+        sock.close()
+        return False
+
+    # ---- from an accepted socket to a session
+
+    async def _begin(self, sock: _Connection, peer: Peer, proxied: bool) -> None:
+        assert self._loop is not None
+        try:
+            if proxied:
+                async with asyncio.timeout(self.gate.limits.handshake_timeout):
+                    peer = await self._behind_proxy(sock, peer)
+                sock._leave()
+                if not self._enter(sock, peer, source_of(peer.address)):
+                    return
+            await self._loop.connect_accepted_socket(partial(self._factory, peer), sock, **self._tls())
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        except Exception as error:
+            sock.close()
+            maillog.count("connection.failed")
+            maillog.event(
+                "connection-failed", listener=self.endpoint, client=peer.address, reason=reason_of(error)
+            )
+
+    def _tls(self) -> dict[str, Any]:
+        if self._certificates is None:
+            return {}
+        timeout = self.gate.limits.handshake_timeout
+        return {"ssl": self._certificates.context, "ssl_handshake_timeout": timeout}
+
+    async def _behind_proxy(self, sock: socket.socket, peer: Peer) -> Peer:
+        """The client the proxy names. Not one octet after the header is taken: it may be a ClientHello."""
+        seen = b""
+        while True:
+            await self._readable(sock)
+            fresh = sock.recv(proxy.MAX_V2, socket.MSG_PEEK)
+            if not fresh:
+                raise ConnectionResetError
+            header = proxy.parse(seen + fresh)
+            if header is not None:
+                sock.recv(header.length - len(seen))
+                break
+            seen += sock.recv(len(fresh))  # all of it is header: taken, or the loop would spin on it
+        if header.source is None:
+            return peer
+        address, port = header.source
+        return Peer(_plain(address), port, None, peer.secure)
+
+    async def _readable(self, sock: socket.socket) -> None:
+        assert self._loop is not None
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(sock, _settle, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(sock)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _plain(address: str) -> str:
+    """Without a zone, and an IPv4 client of a dual-stack socket (an inherited one) as the IPv4 it is."""
+    address = address.partition("%")[0]
+    if address.startswith("::ffff:") and "." in address:
+        return address[7:]
+    return address
+
+
+def reason_of(error: Exception) -> str:
+    """A word for the log, never an exception's text."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "TLS"
+    return type(error).__name__
