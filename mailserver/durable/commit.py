@@ -60,6 +60,7 @@ class Staged:
 
     Blocks gather in memory; `write` moves them to the file. The caller writes when `pending` is more than
     it wants to hold, the committer writes the rest: a short message costs the loop no system call.
+    `write` and `discard` may be called from different threads.
     """
 
     def __init__(self, path: str) -> None:
@@ -68,6 +69,7 @@ class Staged:
         self.pending = 0
         self._blocks: list[bytes] = []
         self._fd = -1
+        self._lock = threading.Lock()
 
     def append(self, block: bytes) -> None:
         self._blocks.append(block)
@@ -76,13 +78,14 @@ class Staged:
 
     def write(self) -> None:
         """Move what is pending to the file. Raises OSError."""
-        if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self.path, flags, 0o600)
-        blocks, self._blocks, self.pending = self._blocks, [], 0
-        view = memoryview(b"".join(blocks))
-        while view:
-            view = view[os.write(self._fd, view) :]
+        with self._lock:
+            if self._fd < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._fd = os.open(self.path, flags, 0o600)
+            blocks, self._blocks, self.pending = self._blocks, [], 0
+            view = memoryview(b"".join(blocks))
+            while view:
+                view = view[os.write(self._fd, view) :]
 
     def sync(self) -> None:
         os.fsync(self._fd)
@@ -94,11 +97,12 @@ class Staged:
 
     def discard(self) -> None:
         """Forget the content: close and remove the file, silently if there is none."""
-        self._blocks.clear()
-        if self._fd >= 0:
-            self.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+        with self._lock:
+            self._blocks.clear()
+            if self._fd >= 0:
+                self.close()
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
 
 
 class Job:

@@ -12,15 +12,13 @@ from functools import lru_cache
 
 from mailserver.mail.address import Address
 
-MAX_RECEIVED = 100  # RFC 5321 §6.3: a limit of at least 100
-
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 _RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def count_received(header: bytes) -> int:
+def count_received(header: bytes | bytearray) -> int:
     """How many Received fields a header has (LF line ends)."""
     return len(_RECEIVED.findall(header))
 

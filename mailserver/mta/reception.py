@@ -1,0 +1,151 @@
+"""Taking a message in: content staged, then committed into every destination before anyone says 250.
+
+Not here: the dialogue (`smtp.transaction`), the decision where it goes (`mta.routing`), the order of the
+syncs (`durable.commit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+
+from mailserver import maillog
+from mailserver.durable.commit import Committer, Destination, Full, Job, Staged
+from mailserver.mail.reply import Reply
+from mailserver.mailbox import quota as quotas
+from mailserver.mailbox.arrival import Arrival
+from mailserver.mailbox.maildir import unique_name
+from mailserver.mta.routing import BUSY, OVER_QUOTA, TROUBLE, Local
+from mailserver.pool import Busy, Pool
+
+SPILL = 256 * 1024  # octets of one message held in memory before they go to its file
+
+NO_SPACE = Reply(452, "4.3.1", "Insufficient system storage, try again later")
+
+_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class OverQuota(Exception):
+    """The mailbox has no room for this message."""
+
+
+class _WithinQuota:
+    """A mailbox that is asked for room once more when the message is placed.
+
+    RCPT asked already; but sessions go side by side, and only here is one message placed after another, so
+    a mailbox is not filled beyond its quota by many messages at once. Counted at once for the same reason.
+    """
+
+    def __init__(self, place: Local, arrival: Arrival, size: int) -> None:
+        self.directory = arrival.directory
+        self._place = place
+        self._arrival = arrival
+        self._size = size
+
+    def link(self, source: str, *, last: bool) -> None:
+        if quotas.is_over(self._place.maildir, self._place.quota, self._size):
+            raise OverQuota
+        self._arrival.link(source, last=last)
+        self._arrival.settle()
+
+    def unlink(self) -> None:
+        self._arrival.unlink()
+        quotas.add(self._place.maildir, -self._size, -1)
+
+    def settle(self) -> None:
+        """It is counted already."""
+
+
+def _destination(message: Message, wire_size: int, place: Local, *, strict: bool) -> Destination:
+    """Where one copy goes. With one reply for several mailboxes, a full one (it had room when RCPT asked)
+    is not `strict`: it takes one message too many, for refusing would keep the mail from the others."""
+    size = message.staged.size
+    arrival = place.maildir.arrival(message.unique, size, wire_size)
+    return _WithinQuota(place, arrival, size) if strict and any(place.quota) else arrival
+
+
+class Message:
+    """A message on its way in: `id` names it in the log, in its Received field and in its file names."""
+
+    def __init__(self, staging: str) -> None:
+        self.unique = unique_name()
+        self.id = self.unique.split(".")[1]
+        self.staged = Staged(os.path.join(staging, self.unique))
+
+
+class Reception:
+    """Stages and commits messages. `staging` lies on the file system of the mailboxes."""
+
+    def __init__(self, staging: str, committer: Committer, pool: Pool) -> None:
+        self._staging = staging
+        self._committer = committer
+        self._pool = pool
+        self._discarding: set[asyncio.Future[None]] = set()
+
+    def begin(self) -> Message:
+        return Message(self._staging)
+
+    def has_room(self, size: int) -> bool:
+        """Whether the file system takes a message of one and a half times `size` octets (Postfix's rule)."""
+        status = os.statvfs(self._staging)
+        return status.f_bavail * status.f_frsize > size + size // 2 and status.f_favail != 0
+
+    async def spill(self, message: Message) -> None:
+        """Move what is held in memory to the message's file. Raises OSError, Busy."""
+        await self._pool.run(message.staged.write)
+
+    def abandon(self, message: Message) -> None:
+        """Forget a message nobody was told about, off the loop; a file left behind goes at the next start."""
+        task = asyncio.ensure_future(self._discard(message.staged))
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+    async def _discard(self, staged: Staged) -> None:
+        try:
+            await self._pool.run(staged.discard)
+        except Busy:
+            staged.discard()
+
+    async def commit(
+        self, message: Message, wire_size: int, places: Sequence[Local], *, together: bool
+    ) -> list[Reply | None]:
+        """Make the message durable in each place: None for each that has it, else why it has not.
+
+        With `together` all have it or none. When this returns None for a place, a crash at any later
+        instant does not lose the message there.
+        """
+        single = len(places) == 1 or not together
+        arrivals = [_destination(message, wire_size, place, strict=single) for place in places]
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def report(_: Job) -> None:
+            loop.call_soon_threadsafe(_resolve, done)
+
+        job = Job(message.staged, arrivals, report, together=together)
+        try:
+            self._committer.submit(job)
+        except Full:
+            self.abandon(message)
+            return [BUSY] * len(places)
+        await done
+        return [None if error is None else _explain(error, message) for error in job.errors]
+
+
+def _resolve(done: asyncio.Future[None]) -> None:
+    if not done.done():  # the session may have gone meanwhile
+        done.set_result(None)
+
+
+def _explain(error: Exception, message: Message) -> Reply:
+    """The reply for a failed commit. All of it is our trouble, so 4xx; details go to the log alone."""
+    if isinstance(error, OverQuota):
+        return OVER_QUOTA
+    code = errno.errorcode.get(error.errno or 0, "?") if isinstance(error, OSError) else "?"
+    maillog.count("reception.failed")
+    maillog.event("not-stored", id=message.id, error=type(error).__name__, code=code)
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        return NO_SPACE
+    return TROUBLE

@@ -1,0 +1,1 @@
+"""SMTP and LMTP: the dialogue as a state machine, and the one subclass of aiosmtpd that hosts it."""
