@@ -162,7 +162,7 @@ class Listener:
         self._starved = None
         if self._loop is not None and self._accepting:
             for sock in self.sockets:
-                self._loop.add_reader(sock, self._accept, sock)
+                self._loop.add_reader(sock, self._accept, sock, int(sock.family))
 
     def _stop_watching(self) -> None:
         if self._starved is not None:
@@ -172,7 +172,7 @@ class Listener:
             for sock in self.sockets:
                 self._loop.remove_reader(sock)
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket, family: int) -> None:
         for _ in range(BURST):
             try:
                 accepted, address = listening.accept()
@@ -184,7 +184,7 @@ class Listener:
                     continue
                 self._starve(error)
                 return
-            self._admit(accepted, address)
+            self._admit(accepted, address, family)
 
     def _starve(self, error: OSError) -> None:
         """EMFILE and its like: the connection stays in the queue, so watching it would spin."""
@@ -197,13 +197,12 @@ class Listener:
             reason = errno.errorcode.get(error.errno or 0, "unknown")
             maillog.event("accept-failed", listener=self.endpoint, reason=reason)
 
-    def _admit(self, accepted: socket.socket, address: Any) -> None:
-        family = accepted.family
+    def _admit(self, accepted: socket.socket, address: Any, family: int) -> None:
         sock = _Connection(family, socket.SOCK_STREAM, 0, accepted.detach())
         sock.listener = None
         sock.setblocking(False)
         try:
-            peer = self._peer(sock, address)
+            peer = self._peer(sock, address, family)
         except OSError:  # it is gone already
             sock.close()
             return
@@ -215,9 +214,9 @@ class Listener:
             self._beginning.add(task)
             task.add_done_callback(self._beginning.discard)
 
-    def _peer(self, sock: socket.socket, address: Any) -> Peer:
+    def _peer(self, sock: socket.socket, address: Any, family: int) -> Peer:
         secure = self._certificates is not None
-        if sock.family == socket.AF_UNIX:
+        if family == socket.AF_UNIX:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return Peer("unix", 0, _CREDENTIALS.unpack(credentials)[1], secure)
         return Peer(_plain(address[0]), address[1], None, secure)
