@@ -1,0 +1,58 @@
+"""POP3 answers: the only form in which text reaches a POP3 client.
+
+Texts are fixed sentences and numbers, and at most a user's own address; nothing of an exception, a path
+or a password. Response codes: RFC 2449 §8, RFC 3206. Not here: when an answer is given (`pop3.session`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from mailserver.transport.driver import Answer, Then
+
+# Response codes
+IN_USE = "IN-USE"  # RFC 2449 §8.1.2
+LOGIN_DELAY = "LOGIN-DELAY"  # RFC 2449 §8.1.1
+AUTH = "AUTH"  # RFC 3206 §4: the credentials, or how they were given, are at fault
+SYS_TEMP = "SYS/TEMP"  # RFC 3206 §5: passes by itself
+SYS_PERM = "SYS/PERM"  # RFC 3206 §5: somebody has to repair something
+
+LISTING_BLOCK = 1000
+"""Lines of a listing made in one go: a longer one is made block by block in a pool thread."""
+
+_END = b".\r\n"
+
+
+def ok(text: str, then: Then = Then.CONTINUE) -> Answer:
+    return Answer(f"+OK {text}\r\n".encode("ascii", "replace"), then)
+
+
+def err(text: str, code: str = "", then: Then = Then.CONTINUE) -> Answer:
+    mark = f"[{code}] " if code else ""
+    return Answer(f"-ERR {mark}{text}\r\n".encode("ascii", "replace"), then)
+
+
+def content(text: str, data: bytes, rest: Iterator[bytes] | None) -> Answer:
+    """A message after its `+OK` line; `data` and `rest` are dot-stuffed and end with the final dot."""
+    return Answer(f"+OK {text}\r\n".encode("ascii") + data, stream=rest)
+
+
+def listing(text: str, lines: Iterable[str], length: int) -> Answer:
+    """About `length` lines (none may begin with a dot) after their `+OK` line, with the final dot."""
+    first = f"+OK {text}\r\n".encode("ascii")
+    blocks = _blocks(iter(lines))
+    if length <= LISTING_BLOCK:
+        return Answer(first + b"".join(blocks))
+    return Answer(first, stream=blocks)
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[bytes]:
+    while batch := list(islice(lines, LISTING_BLOCK)):
+        yield ("\r\n".join(batch) + "\r\n").encode("ascii", "replace")
+    yield _END
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 message`, `2 messages`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

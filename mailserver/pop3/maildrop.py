@@ -1,0 +1,221 @@
+"""A maildrop: the numbered snapshot of a mailbox that a session sees, under the session's lock.
+
+Numbers are bound to messages when it is opened; no message is read for that as long as names tell sizes.
+Everything that touches the disk runs in a pool's thread. A mailbox to which nothing was ever delivered is
+an empty maildrop; reading makes no directories. Trouble is logged here and told to the session as
+Unavailable, without its cause. Not here: marks and answers (`pop3.transaction`).
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from typing import ParamSpec, TypeVar
+
+from mailserver import directory, maillog
+from mailserver.mailbox import lock, maildir
+from mailserver.mailbox.maildir import Maildir, Message
+from mailserver.mailbox.trash import Trash
+from mailserver.mailbox.tree import label
+from mailserver.mailbox.uidl import unique_ids
+from mailserver.pool import Busy, Pool
+from mailserver.pop3.top import top
+from mailserver.pop3.transaction import Content, Gone, InUse, Removal, Unavailable
+
+SMALL = 64 * 1024
+"""Octets of a message that is read as a whole; a larger one is streamed."""
+READ_AHEAD = 64 * 1024
+"""Octets of further messages read with one, for a client that takes them in order."""
+MOST_AHEAD = 16
+
+_PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_END = b".\r\n"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class MailboxMaildrop:
+    """The maildrop of the mailbox that `find` finds, once `open` has come back.
+
+    `find` runs in the pool too; it returns None, or raises directory's Unavailable, for want of a mailbox.
+    """
+
+    _maildir: Maildir
+
+    def __init__(self, find: Callable[[], Maildir | None], pool: Pool) -> None:
+        self.sizes: Sequence[int] = ()
+        self._find = find
+        self._lock: lock.Lock | None = None
+        self._pool = pool
+        self._messages: list[Message] = []
+        self._ids: Sequence[str] | None = None
+        self._ahead: dict[int, bytes] = {}
+        self._last = self._run_length = 0
+        self._closed = self._updating = False
+
+    async def open(self) -> None:
+        """Lock and number the mailbox. Raises InUse, Unavailable; then, or if cancelled, it is closed."""
+        try:
+            await self._run(self._load)
+        except BaseException:
+            self.close()
+            raise
+
+    async def unique_ids(self) -> Sequence[str]:
+        if self._ids is None and self._messages:
+            self._ids = await self._run(unique_ids, self._maildir, self._messages)
+        return self._ids or ()
+
+    async def retrieve(self, number: int) -> Content:
+        """A client that takes one message after the other finds most of them read already."""
+        self._run_length = self._run_length + 1 if number == self._last + 1 else 0
+        self._last = number
+        if (data := self._ahead.pop(number, None)) is not None:
+            return Content(data)
+        further = min(self._run_length - 1, MOST_AHEAD)
+        content, self._ahead = await self._run(self._read_from, number, further)
+        return content
+
+    async def top(self, number: int, lines: int) -> Content:
+        return await self._run(self._read_top, number, lines)
+
+    async def discard(self, numbers: Collection[int]) -> Removal:
+        self._updating = True
+        try:
+            return await self._run(self._move_to_trash, numbers)
+        except Unavailable:
+            self._updating = False
+            raise
+
+    def close(self) -> None:
+        """Release the lock; while messages are being moved to Trash, that happens after the last one."""
+        self._closed = True
+        self._ahead = {}
+        if not self._updating:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` in a thread of the pool; trouble becomes what the session knows."""
+        try:
+            return await self._pool.run(work, *args, **kwargs)
+        except lock.InUse:
+            raise InUse from None
+        except maildir.Gone:
+            raise Gone from None
+        except Busy:
+            raise Unavailable from None
+        except OSError as error:
+            self._report(error)
+            raise Unavailable from None
+        except directory.Unavailable as error:
+            maillog.event("directory-trouble", file=error.file, reason=error.reason)
+            raise Unavailable from None
+
+    def _report(self, error: OSError) -> None:
+        reason = errno.errorcode.get(error.errno or 0, "unknown")
+        maillog.event("maildrop-trouble", mailbox=label(self._maildir.path), reason=reason)
+
+    # -- in the pool's threads --
+
+    def _load(self) -> None:
+        found = self._find()
+        if found is None:
+            raise Unavailable
+        self._maildir = found
+        if not found.exists():
+            return
+        self._lock = lock.Lock(found.path)
+        self._lock.acquire()
+        try:
+            self._number()
+        finally:
+            if self._closed:  # the session ended meanwhile and found no lock to release
+                self._release()
+
+    def _number(self) -> None:
+        messages, sizes = [], array("Q")
+        for message in self._maildir.scan():
+            if (size := self._size(message)) is not None:
+                messages.append(message)
+                sizes.append(size)
+        self._messages, self.sizes = messages, sizes
+
+    def _size(self, message: Message) -> int | None:
+        """None for what is no message: gone already, or no regular file."""
+        try:
+            return self._maildir.wire_size(message)
+        except maildir.Gone:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EINVAL):
+                raise
+            return None
+
+    def _read_from(self, number: int, further: int) -> tuple[Content, dict[int, bytes]]:
+        """One message, and of up to `further` ones after it those that are small and can be read."""
+        content = _begin(self._wire(number))
+        room, ahead = READ_AHEAD, {}
+        for following in range(number + 1, min(number + further, len(self._messages)) + 1):
+            room -= self.sizes[following - 1]
+            if room < 0 or content.rest:
+                break
+            try:
+                ahead[following] = b"".join(self._wire(following))
+            except (maildir.Gone, OSError):
+                break  # told when it is asked for
+        return content, ahead
+
+    def _wire(self, number: int) -> Iterator[bytes]:
+        with closing(self._maildir.read_wire(self._messages[number - 1], dot_stuffed=True)) as blocks:
+            yield from blocks
+        yield _END
+
+    def _read_top(self, number: int, lines: int) -> Content:
+        return _begin(self._wire_top(number, lines))
+
+    def _wire_top(self, number: int, lines: int) -> Iterator[bytes]:
+        with closing(self._maildir.read_wire(self._messages[number - 1], dot_stuffed=True)) as blocks:
+            yield from top(blocks, lines)
+        yield _END
+
+    def _move_to_trash(self, numbers: Collection[int]) -> Removal:
+        try:
+            return self._discard([self._messages[number - 1] for number in numbers])
+        finally:
+            self._updating = False
+            if self._closed:
+                self._release()
+
+    def _discard(self, messages: list[Message]) -> Removal:
+        trash = Trash(self._maildir)
+        failed, permanent = 0, False
+        for message in messages:
+            try:
+                trash.discard(message)
+            except maildir.Gone:
+                continue
+            except OSError as error:
+                if not failed:
+                    self._report(error)
+                failed += 1
+                permanent = permanent or error.errno in _PERMANENT
+        trash.sync()
+        return Removal(failed, permanent)
+
+
+def _begin(blocks: Iterator[bytes]) -> Content:
+    """Read what is small as a whole; of the rest, only the beginning."""
+    parts, size = [], 0
+    for block in blocks:
+        parts.append(block)
+        size += len(block)
+        if size > SMALL:
+            return Content(b"".join(parts), blocks)
+    return Content(b"".join(parts))

@@ -1,0 +1,172 @@
+"""The TRANSACTION and UPDATE states of a session: one open maildrop and what is marked for removal.
+
+Numbers, sizes and ids are those of the maildrop at login and never shift (RFC 1939 §5); nothing is
+removed before QUIT (§6). Also the port to the maildrop, which `pop3.maildrop` implements on a mailbox.
+Not here: lines and their grammar (`pop3.session`), files (`pop3.maildrop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from mailserver.pop3 import answer
+from mailserver.transport.driver import Answer, Then
+
+
+class InUse(Exception):
+    """Another session has the maildrop open."""
+
+
+class Gone(Exception):
+    """The message was removed by another program since login."""
+
+
+class Unavailable(Exception):
+    """Trouble of ours that passes: a full pool, a disk error. The cause has been logged."""
+
+
+class Content(NamedTuple):
+    """A message for the wire, dot-stuffed: `data` and then the blocks of `rest`, if there is more."""
+
+    data: bytes
+    rest: Iterator[bytes] | None = None
+
+
+class Removal(NamedTuple):
+    """How QUIT went: messages that could not be removed, and whether somebody must repair something."""
+
+    failed: int = 0
+    permanent: bool = False
+
+
+class Maildrop(Protocol):
+    """A locked, numbered snapshot of a mailbox. Messages count from 1."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Octets of each message on the wire, without stuffed dots; that of number n stands at n - 1."""
+
+    async def unique_ids(self) -> Sequence[str]:
+        """The UIDL of each message (RFC 1939 §7). Raises Unavailable."""
+
+    async def retrieve(self, number: int) -> Content:
+        """A whole message. Raises Gone, Unavailable."""
+
+    async def top(self, number: int, lines: int) -> Content:
+        """Header, empty line and `lines` lines of the body. Raises Gone, Unavailable."""
+
+    async def discard(self, numbers: Collection[int]) -> Removal:
+        """Move messages to the trash; one already gone counts as removed. Raises Unavailable: none was."""
+
+    def close(self) -> None:
+        """Release the lock; never blocks, and may be called again."""
+
+
+class Transaction:
+    """What a logged-in session may do. `retention`: seconds that removed messages are kept in Trash."""
+
+    def __init__(self, maildrop: Maildrop, retention: float) -> None:
+        self.retrieved = 0
+        self.octets = 0
+        self.deleted = 0
+        self._maildrop = maildrop
+        self._retention = retention
+        self._sizes = maildrop.sizes
+        self._marked: set[int] = set()
+        self._left = sum(self._sizes)
+
+    def totals(self) -> dict[str, int]:
+        """What was done so far, for the log."""
+        return {"retrieved": self.retrieved, "octets": self.octets, "deleted": self.deleted}
+
+    def summary(self) -> str:
+        count = len(self._sizes) - len(self._marked)
+        return f"{answer.plural(count, 'message')} ({self._left} octets)"
+
+    async def stat(self) -> Answer:
+        return answer.ok(f"{len(self._sizes) - len(self._marked)} {self._left}")
+
+    async def list(self, number: bytes | None) -> Answer:
+        if number is None:
+            lines = (f"{n} {size}" for n, size in enumerate(self._sizes, 1) if n not in self._marked)
+            return answer.listing(self.summary(), lines, len(self._sizes))
+        n = self._number(number)
+        return answer.ok(f"{n} {self._sizes[n - 1]}") if n else self._no_such(number)
+
+    async def uidl(self, number: bytes | None) -> Answer:
+        if number is None:
+            ids = await self._maildrop.unique_ids()
+            lines = (f"{n} {uid}" for n, uid in enumerate(ids, 1) if n not in self._marked)
+            return answer.listing("Unique ids follow", lines, len(ids))
+        if not (n := self._number(number)):
+            return self._no_such(number)
+        return answer.ok(f"{n} {(await self._maildrop.unique_ids())[n - 1]}")
+
+    async def retr(self, number: bytes) -> Answer:
+        if not (n := self._number(number)):
+            return self._no_such(number)
+        try:
+            content = await self._maildrop.retrieve(n)
+        except Gone:
+            return answer.err("The message is gone, removed by another program")
+        self.retrieved += 1
+        self.octets += self._sizes[n - 1]
+        return answer.content(f"{self._sizes[n - 1]} octets", *content)
+
+    async def top(self, number: bytes, lines: bytes) -> Answer:
+        if not (n := self._number(number)):
+            return self._no_such(number)
+        try:
+            content = await self._maildrop.top(n, int(lines))
+        except Gone:
+            return answer.err("The message is gone, removed by another program")
+        return answer.content("Top of message follows", *content)
+
+    async def dele(self, number: bytes) -> Answer:
+        if not (n := self._number(number)):
+            return self._no_such(number)
+        self._marked.add(n)
+        self._left -= self._sizes[n - 1]
+        return answer.ok(f"Message {n} marked")
+
+    async def rset(self) -> Answer:
+        self._marked.clear()
+        self._left = sum(self._sizes)
+        return answer.ok(f"Nothing marked, {self.summary()}")
+
+    async def quit(self) -> Answer:
+        """UPDATE: remove what is marked, release the lock, and only then answer (RFC 1939 §6)."""
+        wanted = len(self._marked)
+        try:
+            removal = await self._maildrop.discard(sorted(self._marked)) if wanted else Removal()
+        except Unavailable:
+            removal = Removal(failed=wanted)
+        finally:
+            self._maildrop.close()
+        self.deleted = wanted - removal.failed
+        if removal.failed:
+            code = answer.SYS_PERM if removal.permanent else answer.SYS_TEMP
+            return answer.err(f"{removal.failed} of {wanted} marked messages not removed", code, Then.CLOSE)
+        return answer.ok(self._farewell(), Then.CLOSE)
+
+    def close(self) -> None:
+        """The session ended, however: marks are forgotten, the lock is released (RFC 1939 §6)."""
+        self._maildrop.close()
+
+    def _farewell(self) -> str:
+        if not self.deleted:
+            return "Nothing deleted"
+        days, hours = int(self._retention // 86400), int(self._retention // 3600)
+        kept = answer.plural(days, "day") if days else answer.plural(hours, "hour")
+        return f"{answer.plural(self.deleted, 'message')} deleted, kept in Trash for {kept}"
+
+    def _number(self, text: bytes) -> int:
+        """The number of a message that exists and is not marked; 0 for any other."""
+        n = int(text)
+        return n if 1 <= n <= len(self._sizes) and n not in self._marked else 0
+
+    def _no_such(self, text: bytes) -> Answer:
+        if int(text) in self._marked:
+            return answer.err(f"Message {int(text)} is deleted")
+        return answer.err(f"No such message, the maildrop has {len(self._sizes)}")
