@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from mailserver.mailbox import quota
+from mailserver.mailbox import quota, trouble
 from mailserver.mailbox.tree import opened
 
 if TYPE_CHECKING:
@@ -39,9 +39,14 @@ class Arrival:
             self._place(source, last)
 
     def unlink(self) -> None:
-        """Take the message back; silent when it is gone."""
-        with contextlib.suppress(OSError), opened(self._maildir.path, "new") as new:
-            os.unlink(self._name, dir_fd=new)
+        """Take the message back; silent when it is gone, and never raises."""
+        try:
+            with opened(self._maildir.path, "new") as new:
+                os.unlink(self._name, dir_fd=new)
+        except FileNotFoundError:
+            return
+        except OSError as error:  # the sender hears of a failure and sends it again: a second copy
+            trouble.log("not-taken-back", self._maildir.path, error)
 
     def settle(self) -> None:
         """Count the message for the quota; never raises."""

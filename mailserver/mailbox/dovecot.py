@@ -4,7 +4,7 @@
     <uid> [<key><value> ...] :<name without flags>
 
 Keys of interest: `P`, the unique id that POP3 clients were told, if it is not made of the uid; `W`, the
-size on the wire. The file may be huge, cut or damaged: what can be read counts, the rest is skipped.
+size on the wire. A file that is huge, cut or damaged: what can be read counts, the rest is skipped.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mailserver.mailbox.names import unique_part
-from mailserver.mailbox.tree import read_file
+from mailserver.mailbox.tree import read_lines
 
 FILE = "dovecot-uidlist"
-LIMIT = 64 << 20  # octets read at most, some 600,000 messages
 
 _HEADER = re.compile(rb"3(?: \S+)*? V(\d{1,10})(?: |$)")
 _RECORD = re.compile(rb"(\d{1,10}) ((?:[!-9;-~]\S* +)*):([^/\0]{1,255})")
@@ -32,30 +31,32 @@ class Listed(NamedTuple):
     wire_size: int | None
 
 
-def listed(mailbox: str) -> list[Listed] | None:
-    """The messages in the mailbox's list by uid; None if there is no list. Raises OSError."""
-    data = read_file(os.path.join(mailbox, FILE), LIMIT)
-    return None if data is None else list(_parse(data))
+def listed(mailbox: str) -> Iterator[Listed]:
+    """The messages in the mailbox's list by uid; none if there is no list. Raises OSError."""
+    lines = read_lines(os.path.join(mailbox, FILE))
+    try:
+        header = _HEADER.match(next(lines, b""))
+    except FileNotFoundError:
+        return
+    if header:
+        validity = int(header[1])
+        yield from (message for line in lines if (message := _parse(line, validity)))
 
 
 def wire_sizes(mailbox: str) -> dict[str, int]:
     """Sizes on the wire by the unique part of the name, as far as the list has them. Raises OSError."""
-    return {m.unique: m.wire_size for m in listed(mailbox) or () if m.wire_size is not None}
+    return {m.unique: m.wire_size for m in listed(mailbox) if m.wire_size is not None}
 
 
-def _parse(data: bytes) -> Iterator[Listed]:
-    lines = iter(data.split(b"\n"))
-    header = _HEADER.match(next(lines))
-    if header is None:
-        return
-    validity = int(header[1])
-    for line in lines:
-        if record := _RECORD.fullmatch(line):
-            fields = {field[:1]: field[1:] for field in record[2].split()}
-            uidl = fields.get(b"P", b"").decode("ascii", "replace")
-            size = fields.get(b"W", b"")
-            yield Listed(
-                unique_part(os.fsdecode(record[3])),
-                uidl or f"{int(record[1]):08x}{validity:08x}",
-                int(size) if size.isdigit() and len(size) < 19 else None,
-            )
+def _parse(line: bytes, validity: int) -> Listed | None:
+    record = _RECORD.fullmatch(line)
+    if record is None:
+        return None
+    fields = {field[:1]: field[1:] for field in record[2].split()}
+    told = fields.get(b"P", b"").decode("ascii", "replace")
+    size = fields.get(b"W", b"")
+    return Listed(
+        unique_part(os.fsdecode(record[3])),
+        told or f"{int(record[1]):08x}{validity:08x}",
+        int(size) if size.isdigit() and len(size) < 19 else None,
+    )

@@ -14,9 +14,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from mailserver.durable import files
-from mailserver.mailbox import dovecot, uidl, wire
+from mailserver.mailbox import dovecot, trouble, uidl, wire
 from mailserver.mailbox.arrival import Arrival
-from mailserver.mailbox.names import Message, delivery_order, unique_name
+from mailserver.mailbox.names import Message, delivery_order, unique_name, unique_part
 from mailserver.mailbox.tree import SUBDIRECTORIES, messages_in, open_regular, opened
 
 __all__ = ["Gone", "Maildir", "Message", "unique_name"]
@@ -40,6 +40,11 @@ class Maildir:
         self._moved: dict[str, Message] = {}
         self._listed: dict[str, int] | None = None
 
+    @property
+    def label(self) -> str:
+        """The mailbox for the log."""
+        return trouble.label(self.path)
+
     def exists(self) -> bool:
         return all(os.path.isdir(os.path.join(self.path, name)) for name in ("new", "cur"))
 
@@ -58,9 +63,10 @@ class Maildir:
         for subdirectory in ("new", "cur"):
             for name in self._names(subdirectory):
                 message = Message(name, subdirectory)
-                twin = found.setdefault(message.unique, message)
-                if twin < message or twin.subdirectory != subdirectory:
-                    found[message.unique] = message
+                unique = unique_part(name)
+                twin = found.get(unique)
+                if twin is None or twin.subdirectory != subdirectory or twin < message:
+                    found[unique] = message
         return sorted(found.values(), key=delivery_order)
 
     def open(self, message: Message) -> int:

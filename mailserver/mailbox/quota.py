@@ -11,17 +11,16 @@ runs where messages are committed. Not here: what the quota of a mailbox is (`ma
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from mailserver import maillog
 from mailserver.durable.files import inherit_owner
 from mailserver.mail.quota import Quota
+from mailserver.mailbox import trouble
 from mailserver.mailbox.names import Message, unique_name
-from mailserver.mailbox.tree import TRASH, folders, label, messages_in, open_regular, opened
+from mailserver.mailbox.tree import TRASH, folders, messages_in, open_regular, opened
 
 if TYPE_CHECKING:
     from mailserver.mailbox.maildir import Maildir
@@ -84,11 +83,7 @@ def add(maildir: Maildir, storage: int, messages: int) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        _log(maildir.path, error)
-
-
-def _log(path: str, error: OSError) -> None:
-    maillog.event("quota-not-kept", mailbox=label(path), reason=errno.errorcode.get(error.errno or 0))
+        trouble.log("quota-not-kept", maildir.path, error)
 
 
 def _with(usage: Usage, octets: int) -> Usage:
@@ -143,7 +138,7 @@ def _keep(path: str, quota: Quota, counted: Usage) -> None:
     except FileNotFoundError:  # no mailbox yet, so nothing to keep
         return
     except OSError as error:
-        _log(path, error)
+        trouble.log("quota-not-kept", path, error)
 
 
 def _write(path: str, quota: Quota, counted: Usage) -> None:

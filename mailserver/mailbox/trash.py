@@ -41,6 +41,8 @@ class Trash:
         self._maildir = maildir
         self._touched: set[str] = set()
         self._made = False
+        self._known: dict[str, Message] = {}
+        self._present: set[str] = set()
 
     def discard(self, message: Message) -> None:
         """Move a message to Trash, with its flags. Raises Gone or OSError."""
@@ -73,18 +75,23 @@ class Trash:
         was deleted by mistake comes back in any case. Raises Gone if it is not in Trash, FileExistsError if
         the mailbox has a message of that name, or OSError.
         """
-        if any(message.unique == unique for message in self._maildir.scan()):
+        if unique not in self._known:  # one look at both for any number of messages
+            self._known = {place.unique: place for place in self._places()}
+            self._present = {message.unique for message in self._maildir.scan()}
+        if unique in self._present:
             raise FileExistsError(errno.EEXIST, "the mailbox has a message of this name")
-        for place in self._places():
-            if place.unique == unique and (trashed := self._look(place)):
-                restored = Message(with_flags(place.name, place.flags.replace("T", "")), "cur")
-                with self._opened(place.subdirectory) as trash, opened(self._maildir.path, "cur") as cur:
-                    os.rename(place.name, restored.name, src_dir_fd=trash, dst_dir_fd=cur)
-                self._touched |= {f"{TRASH}/{place.subdirectory}", "cur"}
-                self.sync()
-                quota.add(self._maildir, trashed.size, 1)
-                return restored
-        raise Gone
+        place = self._known.pop(unique, None)
+        trashed = self._look(place) if place else None
+        if place is None or trashed is None:
+            raise Gone
+        restored = Message(with_flags(place.name, place.flags.replace("T", "")), "cur")
+        with self._opened(place.subdirectory) as trash, opened(self._maildir.path, "cur") as cur:
+            os.rename(place.name, restored.name, src_dir_fd=trash, dst_dir_fd=cur)
+        self._present.add(unique)
+        self._touched |= {f"{TRASH}/{place.subdirectory}", "cur"}
+        self.sync()
+        quota.add(self._maildir, trashed.size, 1)
+        return restored
 
     def purge(self, older_than: float | None = None) -> int:
         """Remove for good what has been here for more than `older_than` seconds, or all; how many."""

@@ -15,22 +15,19 @@ from contextlib import contextmanager
 
 SUBDIRECTORIES = ("tmp", "new", "cur")
 TRASH = ".Trash"
+MAX_LINES = 1_000_000
+MAX_LINE = 1024
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO must not hang the reader
 
 
-def label(mailbox: str) -> str:
-    """A mailbox in the log: the last two parts of its path, which are domain and user."""
-    return "/".join(mailbox.rstrip("/").split("/")[-2:])
-
-
 @contextmanager
-def opened(root: str, first: str, *deeper: str) -> Iterator[int]:
-    """A descriptor of the directory `root/first/...`, for `dir_fd`. Raises OSError, for links too."""
-    fd = os.open(os.path.join(root, first), _DIRECTORY)
+def opened(root: str, *names: str) -> Iterator[int]:
+    """A descriptor of the directory `root/name/...`, for `dir_fd`. Raises OSError, for links too."""
+    fd = os.open(os.path.join(root, *names[:1]), _DIRECTORY if names else _DIRECTORY & ~os.O_NOFOLLOW)
     try:
-        for name in deeper:
+        for name in names[1:]:
             outer, fd = fd, os.open(name, _DIRECTORY, dir_fd=fd)
             os.close(outer)
         yield fd
@@ -59,11 +56,10 @@ def open_regular(name: str, directory: int | None = None) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_file(path: str, limit: int) -> bytes | None:
-    """The first `limit` octets of a regular file, or None if there is no such name. Raises OSError."""
-    try:
-        fd = open_regular(path)
-    except FileNotFoundError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        return file.read(limit)
+def read_lines(path: str) -> Iterator[bytes]:
+    """Lines of a regular file without their ends, at most MAX_LINES of MAX_LINE octets. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        for _ in range(MAX_LINES):
+            if not (line := file.readline(MAX_LINE)):
+                return
+            yield line.removesuffix(b"\n")

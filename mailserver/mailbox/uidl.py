@@ -5,36 +5,34 @@ came here from Dovecot keeps the ids its clients know: at the first POP3 login, 
 `dovecot-uidlist` are adopted and recorded in `pop3-uidl`. From then on that file and the names count, so a
 Dovecot that serves the same mailbox later changes nothing.
 
-    mailserver-uidl 1
+    pop3-uidl 1
     <unique id> <unique part of the name>
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mailserver import maillog
 from mailserver.durable import files
-from mailserver.mailbox import dovecot
+from mailserver.mailbox import dovecot, trouble
 from mailserver.mailbox.names import Message
-from mailserver.mailbox.tree import label, read_file
+from mailserver.mailbox.tree import read_lines
 
 if TYPE_CHECKING:
     from mailserver.mailbox.maildir import Maildir
 
 FILE = "pop3-uidl"
-HEADER = b"mailserver-uidl 1\n"
-LIMIT = 64 << 20  # octets read at most
+HEADER = b"pop3-uidl 1\n"
 SPARE = 1000  # recorded ids of vanished messages that are not worth rewriting the file
 
 _ALLOWED = re.compile(r"[!-~]{1,70}")  # RFC 1939 §7: one to 70 characters, 0x21 to 0x7E
 
 
-def unique_ids(maildir: Maildir, messages: list[Message]) -> list[str]:
+def unique_ids(maildir: Maildir, messages: Sequence[Message]) -> list[str]:
     """The unique id of each of `messages`, in their order, no two alike. Raises OSError."""
     recorded = _read(maildir.path)
     if recorded is None:
@@ -77,7 +75,7 @@ def _adopt(mailbox: str) -> dict[str, str]:
     """Take over what Dovecot's clients know. Where two messages had one id, the first keeps it for ever."""
     recorded: dict[str, str] = {}
     taken: set[str] = set()
-    for message in dovecot.listed(mailbox) or ():
+    for message in dovecot.listed(mailbox):
         uidl = message.uidl if _ALLOWED.fullmatch(message.uidl) else _hash(message.uidl)
         while uidl in taken:
             uidl = _hash(uidl + message.unique)
@@ -95,16 +93,18 @@ def _forget(maildir: Maildir, recorded: dict[str, str]) -> None:
 
 def _read(mailbox: str) -> dict[str, str] | None:
     """Recorded ids by unique part; None where nothing was ever recorded. Raises OSError."""
-    data = read_file(os.path.join(mailbox, FILE), LIMIT)
-    if data is None:
-        return None
     recorded: dict[str, str] = {}
     taken: set[str] = set()
-    for line in os.fsdecode(data).split("\n")[1:]:
-        uidl, _, unique = line.partition(" ")
-        if unique and unique not in recorded and uidl not in taken and _ALLOWED.fullmatch(uidl):
-            recorded[unique] = uidl
-            taken.add(uidl)
+    try:
+        for line in read_lines(os.path.join(mailbox, FILE)):
+            if line == HEADER.rstrip():
+                continue
+            uidl, _, unique = os.fsdecode(line).partition(" ")
+            if unique and unique not in recorded and uidl not in taken and _ALLOWED.fullmatch(uidl):
+                recorded[unique] = uidl
+                taken.add(uidl)
+    except FileNotFoundError:
+        return None
     return recorded
 
 
@@ -114,5 +114,4 @@ def _record(mailbox: str, recorded: dict[str, str]) -> None:
     try:
         files.replace(os.path.join(mailbox, FILE), HEADER + os.fsencode(lines))
     except OSError as error:
-        reason = errno.errorcode.get(error.errno or 0)
-        maillog.event("uidl-not-recorded", mailbox=label(mailbox), reason=reason)
+        trouble.log("uidl-not-recorded", mailbox, error)

@@ -15,7 +15,7 @@ def blocks(read: Callable[[int], bytes], *, dot_stuffed: bool = False, size: int
     """The wire form of what `read(octets)` returns until it is empty, in one pass and bounded memory.
 
     `dot_stuffed`: a further dot before each line that begins with one (RFC 1939 §3); the end mark is the
-    caller's.
+    caller's. CR LF never stands across two blocks.
     """
     held = b""  # a CR at the end of a block: the next one tells whether it belongs to a line end
     line_start = True
