@@ -1,0 +1,119 @@
+"""The inside of a user's mailbox for its operator: a summary, and deleted mail listed, restored, purged.
+
+Not here: who the user is (`administration`), how Trash works (`mailbox.trash`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from email import policy
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from email.parser import BytesHeaderParser
+
+from mailserver.admin.administration import Administration
+from mailserver.admin.entries import MailboxSummary, TrashEntry, TrashResult
+from mailserver.admin.refused import Refused
+from mailserver.mail.address import Address
+from mailserver.mailbox import quota
+from mailserver.mailbox.maildir import Gone, Maildir
+from mailserver.mailbox.trash import Trash, Trashed
+from mailserver.mailbox.tree import TRASH, open_regular, opened
+
+_HEADER = 64 * 1024  # octets of a message read for sender and subject
+_SHOWN = 200  # characters of each
+
+
+def summary(administration: Administration, address: Address) -> MailboxSummary:
+    """Raises Missing, Unavailable, OSError."""
+    user, maildir = administration.user(address)
+    trashed = Trash(maildir).list()
+    used = quota.usage(maildir, user.quota)
+    unread = sum("S" not in message.flags for message in maildir.scan())
+    return MailboxSummary(
+        user.address,
+        maildir.path,
+        used.messages,
+        unread,
+        used.storage,
+        *user.quota,
+        len(trashed),
+        sum(message.size for message in trashed),
+    )
+
+
+def list_trash(administration: Administration, address: Address) -> list[TrashEntry]:
+    """Deleted mail, newest first. Raises Missing, Unavailable, OSError."""
+    _, maildir = administration.user(address)
+    return [_entry(maildir, trashed) for trashed in Trash(maildir).list()]
+
+
+def restore(administration: Administration, address: Address, ids: Sequence[str] | None) -> TrashResult:
+    """Put deleted messages back into the mailbox, all for None.
+
+    Raises Refused for an id that is not there, before anything is moved; Missing, Unavailable, OSError.
+    """
+    user, maildir = administration.user(address)
+    trash = Trash(maildir)
+    chosen = [trashed.unique for trashed in _chosen(trash, ids)]
+    for unique in chosen:
+        try:
+            trash.restore(unique)
+        except Gone:
+            raise Refused(f"{unique} is in the Trash no more") from None
+        except FileExistsError:
+            raise Refused(f"{unique} is in the mailbox already") from None
+    return TrashResult(user.address, restored=len(chosen))
+
+
+def purge(
+    administration: Administration, address: Address, ids: Sequence[str] | None, older_than: float | None
+) -> TrashResult:
+    """Remove deleted messages for good: those of `ids`, or all that lie there for `older_than` seconds.
+
+    Raises Refused for an id that is not there; Missing, Unavailable, OSError.
+    """
+    user, maildir = administration.user(address)
+    trash = Trash(maildir)
+    if ids is None:
+        return TrashResult(user.address, purged=trash.purge(older_than))
+    return TrashResult(user.address, purged=sum(trash.remove(trashed) for trashed in _chosen(trash, ids)))
+
+
+def _chosen(trash: Trash, ids: Sequence[str] | None) -> Iterator[Trashed]:
+    found = {trashed.unique: trashed for trashed in trash.list()}
+    unknown = sorted(set(ids or ()) - found.keys())
+    if unknown:
+        raise Refused(f"no message {unknown[0]} in the Trash")
+    yield from (found[unique] for unique in (dict.fromkeys(ids) if ids is not None else found))
+
+
+def _entry(maildir: Maildir, trashed: Trashed) -> TrashEntry:
+    deleted = datetime.fromtimestamp(trashed.trashed_at, UTC).isoformat(timespec="seconds")
+    header = BytesHeaderParser(policy=policy.compat32).parsebytes(_header(maildir, trashed.name))
+    sender, subject = (_words(header.get(name)) for name in ("From", "Subject"))
+    return TrashEntry(trashed.unique, deleted, trashed.size, sender, subject)
+
+
+def _header(maildir: Maildir, name: str) -> bytes:
+    """The header of a message in Trash; empty where it cannot be read, for it is listed all the same."""
+    for subdirectory in ("cur", "new"):
+        try:
+            with opened(maildir.path, TRASH, subdirectory) as trash:
+                fd = open_regular(name, trash)
+        except OSError:
+            continue
+        with os.fdopen(fd, "rb") as file:
+            return file.read(_HEADER).replace(b"\r\n", b"\n").partition(b"\n\n")[0]
+    return b""
+
+
+def _words(value: object) -> str:
+    """A header field as people read it; text of whatever origin, so never believed to be well-formed."""
+    try:
+        text = str(make_header(decode_header(str(value or "")[: 4 * _SHOWN])))
+    except (LookupError, ValueError, MessageError):
+        text = str(value)
+    return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN]

@@ -1,0 +1,43 @@
+"""Which configuration directory a command is about, and the administration of what is configured there."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from mailserver.admin.administration import Administration
+from mailserver.config import load
+from mailserver.config.model import Config
+
+SYSTEM = "/etc/mailserver"
+LOCAL = "config"
+
+
+def default_directory() -> str:
+    """Where the configuration is when `--config` does not say."""
+    if named := os.environ.get("MAILSERVER_CONFIG"):
+        return named
+    return LOCAL if os.path.exists(os.path.join(LOCAL, load.FILE)) else SYSTEM
+
+
+def given_directory() -> str | None:
+    """What `--config` said for the command that runs now."""
+    value = click.get_current_context().obj
+    return value if isinstance(value, str) else None
+
+
+def directory() -> str:
+    """The configuration directory of the command that runs now."""
+    return given_directory() or default_directory()
+
+
+def config() -> Config:
+    """Its settings. Raises ConfigError."""
+    return load.load(directory())
+
+
+def administration() -> Administration:
+    """Every operation on its domains, users, aliases and mailboxes. Raises ConfigError."""
+    settings = config()
+    return Administration(settings.domains, settings.maildirs)

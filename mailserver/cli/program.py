@@ -1,0 +1,102 @@
+"""The command `mailserver` with all its subcommands, and what becomes of errors: one line and an exit code.
+
+Exit codes: 0 done; 1 it could not be done (exists already, is missing, is invalid, storage trouble);
+2 the command line itself is wrong; 130 interrupted; 141 the reader of the output went away.
+Not here: what the commands do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+import mailserver
+from mailserver.admin.refused import Refused
+from mailserver.cli.alias import alias
+from mailserver.cli.check import check
+from mailserver.cli.domain import domain
+from mailserver.cli.init import init
+from mailserver.cli.mailbox import mailbox
+from mailserver.cli.serve import serve
+from mailserver.cli.trash import trash
+from mailserver.cli.user import user
+from mailserver.config.load import ConfigError
+from mailserver.directory.entries import Exists, Malformed, Missing, Unavailable
+from mailserver.mail.address import AddressError
+from mailserver.server.privileges import PrivilegeError
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+NOBODY_READS = 141
+
+_EXPECTED = (Refused, ConfigError, Exists, Missing, Unavailable, Malformed, AddressError, PrivilegeError)
+
+
+class Program(click.Group):
+    """The group of all commands; its `main` never shows a traceback for trouble that can be expected."""
+
+    def main(  # type: ignore[override]  # it ends the process in every mode
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        os.umask(0o077)
+        try:
+            result = super().main(args, prog_name, **{**extra, "standalone_mode": False})
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(USAGE)
+        except click.UsageError as error:
+            _fail(_usage(error), USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
+            sys.exit(NOBODY_READS)
+        except click.ClickException as error:
+            _fail(error.format_message(), FAILED)
+        except OSError as error:
+            _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), FAILED)
+        except _EXPECTED as error:
+            _fail(str(error), FAILED)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _usage(error: click.UsageError) -> str:
+    text = error.format_message().removesuffix(".")
+    return f"{text} (see `{error.ctx.command_path} --help`)" if error.ctx else text
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    click.echo(f"mailserver: {line}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--config",
+    "directory",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The configuration directory. Without it: $MAILSERVER_CONFIG, else ./config if it has a "
+    "mailserver.toml, else /etc/mailserver.",
+)
+@click.version_option(mailserver.__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def program(context: click.Context, directory: str | None) -> None:
+    """A mail server: SMTP, LMTP and POP3 for virtual domains in Maildir++.
+
+    Commands work with and without a running server, which sees a change at its next look-up.
+
+    Exit codes: 0 done; 1 not done (exists, missing, invalid); 2 wrong command line; 130 interrupted.
+    """
+    context.obj = directory
+
+
+for _command in (serve, init, check, domain, user, alias, trash, mailbox):
+    program.add_command(_command)

@@ -1,0 +1,90 @@
+"""Looks at a whole configuration directory and tells all that is wrong with it.
+
+Reads every file, so it is for an operator's command, never for a server at work.
+Not here: the forms of the files (`load`, `directory`), repairing anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from mailserver.config import access
+from mailserver.config.aliases import astray
+from mailserver.config.load import FILE, Problem, read
+from mailserver.config.model import Config
+from mailserver.directory import inspection
+from mailserver.directory.database import Directory
+from mailserver.directory.entries import Unavailable
+from mailserver.transport.tls import Certificates
+
+Progress = Callable[[int, int], None]
+_ENTRIES = {FILE, "domains", "tls", "operators"}
+_MAX_PROBLEMS = 1000
+
+
+def check(directory: str, progress: Progress = lambda done, total: None) -> list[Problem]:
+    """All problems below `directory`, at most about a thousand; none means that a server can use it."""
+    config, found = read(directory)
+    for problem in _below(directory, config, progress):
+        found.append(problem)
+        if len(found) >= _MAX_PROBLEMS:
+            found.append(Problem(directory, "", "more problems than are listed here"))
+            break
+    return found
+
+
+def _below(directory: str, config: Config | None, progress: Progress) -> Iterator[Problem]:
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        yield Problem(directory, "", f"cannot be read: {error.strerror}")
+        return
+    for name in names:
+        if name not in _ENTRIES and not name.startswith("."):
+            yield Problem(os.path.join(directory, name), "", "not part of a configuration")
+    delimiter = config.addresses.recipient_delimiter if config else ""
+    yield from _database(os.path.join(directory, "domains"), delimiter, progress)
+    if config is not None:
+        yield from _default_domain(config)
+        yield from _certificates(config)
+        yield from access.unwritable(config)
+
+
+def _database(root: str, delimiter: str, progress: Progress) -> Iterator[Problem]:
+    directory = Directory(root)
+    try:
+        for fault in inspection.problems(directory):
+            yield Problem(fault.file, "", fault.reason)
+        for name in sorted(directory.domains()):
+            yield from astray(directory, name, delimiter, progress)
+    except Unavailable:
+        return  # a file that the inspection has told about
+    except OSError as error:
+        yield Problem(error.filename or root, "", f"cannot be read: {error.strerror}")
+        return
+    yield from access.readable_by_others(root)
+
+
+def _default_domain(config: Config) -> Iterator[Problem]:
+    if config.default_domain and config.default_domain not in set(_domains(config)):
+        yield Problem(config.file, "default_domain", f"no domain {config.default_domain} below domains/")
+
+
+def _domains(config: Config) -> Iterator[str]:
+    try:
+        yield from Directory(config.domains).domains()
+    except OSError:
+        return  # told already
+
+
+def _certificates(config: Config) -> Iterator[Problem]:
+    if not os.path.isdir(config.tls):
+        yield Problem(config.tls, "", "no such directory; `serve` makes a self-signed certificate there")
+        return
+    for text in Certificates(config.tls).reload():
+        yield Problem("", "", text)
+    for name in sorted(os.listdir(config.tls)):
+        key = os.path.join(config.tls, name, "privkey.pem")
+        if access.is_open_to_others(key):
+            yield Problem(key, "", "readable by every user of this machine; expected mode 600")
