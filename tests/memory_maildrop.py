@@ -108,10 +108,10 @@ class MemoryAuthenticator:
 
     def __init__(self, outcome: Outcome | None = None) -> None:
         self.outcome = outcome
-        self.asked: list[tuple[str, str, str]] = []
+        self.asked: list[tuple[str, str, str, str]] = []
 
-    async def login(self, name: str, password: str, source: str) -> Login:
-        self.asked.append((name, password, source))
+    async def login(self, name: str, password: str, source: str, protocol: str) -> Login:
+        self.asked.append((name, password, source, protocol))
         if self.outcome:
             return Login(self.outcome, None)
         local, _, domain = name.partition("@")

@@ -46,7 +46,7 @@ class Policy:
 class Authenticator(Protocol):
     """Decides on a name and a password; `mta.authentication` has the one that runs."""
 
-    async def login(self, name: str, password: str, source: str) -> Login: ...
+    async def login(self, name: str, password: str, source: str, protocol: str) -> Login: ...
 
 
 class Authorization:
@@ -130,7 +130,7 @@ class Authorization:
         self._tries += 1
         login = Login(Outcome.WRONG, None)
         if given:
-            login = await self._authenticator.login(given.name, given.password, self.peer.address)
+            login = await self._authenticator.login(*given, self.peer.address, "pop3")
         if login.outcome is Outcome.OK and login.user:
             reply = await self._enter(login.user)
         else:

@@ -18,7 +18,6 @@ from mailserver import directory, maillog
 from mailserver.mailbox import lock, maildir
 from mailserver.mailbox.maildir import Maildir, Message
 from mailserver.mailbox.trash import Trash
-from mailserver.mailbox.tree import label
 from mailserver.mailbox.uidl import unique_ids
 from mailserver.pool import Busy, Pool
 from mailserver.pop3.top import top
@@ -109,18 +108,15 @@ class MailboxMaildrop:
             raise InUse from None
         except maildir.Gone:
             raise Gone from None
-        except Busy:
+        except (Busy, directory.Unavailable):  # the latter is logged where the file was read
             raise Unavailable from None
         except OSError as error:
             self._report(error)
             raise Unavailable from None
-        except directory.Unavailable as error:
-            maillog.event("directory-trouble", file=error.file, reason=error.reason)
-            raise Unavailable from None
 
     def _report(self, error: OSError) -> None:
         reason = errno.errorcode.get(error.errno or 0, "unknown")
-        maillog.event("maildrop-trouble", mailbox=label(self._maildir.path), reason=reason)
+        maillog.event("maildrop-trouble", mailbox=self._maildir.label, reason=reason)
 
     # -- in the pool's threads --
 

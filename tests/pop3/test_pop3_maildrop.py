@@ -1,0 +1,428 @@
+"""The port to the maildrop, held to one conduct in both implementations; then what only a mailbox has."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from memory_maildrop import MemoryMailbox
+
+from mailserver.mailbox.maildir import Maildir
+from mailserver.mailbox.trash import Trash
+from mailserver.pool import Pool
+from mailserver.pop3.maildrop import MailboxMaildrop
+from mailserver.pop3.transaction import Content, Gone, InUse, Maildrop, Removal, Unavailable
+
+ONE = b"Subject: one\r\n\r\n.Hello\r\n..\r\nend\r\n"
+TWO = b"Subject: two\r\n\r\nHi\r\n"
+LARGE = b"Subject: large\r\n\r\n" + b".0123456789abcdef\r\n" * 30_000
+
+
+class Disk:
+    """A mailbox on disk with the conduct of MemoryMailbox."""
+
+    def __init__(self, path: Path, pool: Pool, messages: Sequence[bytes]) -> None:
+        self.maildir = Maildir(str(path / "ann"))
+        self.pool = pool
+        self.maildir.create()
+        for number, message in enumerate(messages, 1):
+            self.deliver(f"{1000 + number}.M1P1Q{number}.host", message)
+
+    def deliver(self, unique: str, message: bytes, *, sizes: bool = True) -> None:
+        content = message.replace(b"\r\n", b"\n")
+        name = f"{unique},S={len(content)},W={len(message)}" if sizes else unique
+        Path(self.maildir.path, "new", name).write_bytes(content)
+
+    async def open(self) -> MailboxMaildrop:
+        maildrop = MailboxMaildrop(lambda: self.maildir, self.pool)
+        await maildrop.open()
+        return maildrop
+
+    def remove(self, number: int) -> None:
+        Path(self.maildir.path, "new", self.names()[number - 1]).unlink()
+
+    def names(self) -> list[str]:
+        return [message.name for message in self.maildir.scan()]
+
+    def see_all(self) -> None:
+        """What another program does: move all mail to cur, and flag it."""
+        for message in self.maildir.scan():
+            source = Path(self.maildir.path, message.subdirectory, message.name)
+            source.rename(Path(self.maildir.path, "cur", message.name.partition(":")[0] + ":2,FS"))
+
+    def left(self) -> int:
+        return len(self.maildir.scan())
+
+    def trashed(self) -> int:
+        return len(Trash(self.maildir).list())
+
+
+class Memory:
+    """MemoryMailbox with the same handles."""
+
+    def __init__(self, messages: Sequence[bytes]) -> None:
+        self.mailbox = MemoryMailbox(messages)
+
+    async def open(self) -> Maildrop:
+        return self.mailbox.open()
+
+    def remove(self, number: int) -> None:
+        del self.mailbox.messages[list(self.mailbox.messages)[number - 1]]
+
+    def left(self) -> int:
+        return len(self.mailbox.messages)
+
+    def trashed(self) -> int:
+        return len(self.mailbox.trash)
+
+
+Make = Callable[[Sequence[bytes]], "Disk | Memory"]
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool("test", 2, 10)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(params=["memory", "disk"])
+def make(request: pytest.FixtureRequest, tmp_path: Path, pool: Pool) -> Make:
+    if request.param == "memory":
+        return Memory
+    return lambda messages: Disk(tmp_path, pool, messages)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, pool: Pool) -> Callable[[Sequence[bytes]], Disk]:
+    return lambda messages: Disk(tmp_path, pool, messages)
+
+
+def run(work: Awaitable[None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await work
+
+    asyncio.run(limited())
+
+
+def text(content: Content) -> bytes:
+    return content.data + b"".join(content.rest or ())
+
+
+def stuffed(message: bytes) -> bytes:
+    return (
+        b"\r\n".join(b"." + line if line[:1] == b"." else line for line in message.split(b"\r\n")) + b".\r\n"
+    )
+
+
+# -- both --
+
+
+def test_numbers_sizes_and_content(make: Make) -> None:
+    async def work() -> None:
+        maildrop = await make([ONE, TWO, LARGE]).open()
+        assert list(maildrop.sizes) == [len(ONE), len(TWO), len(LARGE)]
+        for number in (1, 2, 3, 2, 1, 3):
+            assert text(await maildrop.retrieve(number)) == stuffed((ONE, TWO, LARGE)[number - 1])
+        ids = await maildrop.unique_ids()
+        assert len(set(ids)) == 3
+        maildrop.close()
+
+    run(work())
+
+
+def test_top(make: Make) -> None:
+    async def work() -> None:
+        maildrop = await make([ONE, LARGE]).open()
+        assert text(await maildrop.top(1, 0)) == b"Subject: one\r\n\r\n.\r\n"
+        assert text(await maildrop.top(1, 2)) == b"Subject: one\r\n\r\n..Hello\r\n...\r\n.\r\n"
+        assert text(await maildrop.top(1, 9_999_999_999)) == stuffed(ONE)
+        assert text(await maildrop.top(2, 1)) == b"Subject: large\r\n\r\n..0123456789abcdef\r\n.\r\n"
+        assert text(await maildrop.top(2, 29_999)) == stuffed(LARGE[: -len(b".0123456789abcdef\r\n")])
+        maildrop.close()
+
+    run(work())
+
+
+def test_a_removed_message_is_gone_and_numbers_stay(make: Make) -> None:
+    async def work() -> None:
+        mailbox = make([ONE, TWO, ONE])
+        maildrop = await mailbox.open()
+        mailbox.remove(2)
+        with pytest.raises(Gone):
+            await maildrop.retrieve(2)
+        with pytest.raises(Gone):
+            await maildrop.top(2, 0)
+        assert list(maildrop.sizes) == [len(ONE), len(TWO), len(ONE)]
+        assert text(await maildrop.retrieve(3)) == stuffed(ONE)
+        assert await maildrop.discard([2, 3]) == Removal()
+        maildrop.close()
+        assert mailbox.left() == 1
+        assert mailbox.trashed() == 1
+
+    run(work())
+
+
+def test_one_session_at_a_time(make: Make) -> None:
+    async def work() -> None:
+        mailbox = make([ONE])
+        first = await mailbox.open()
+        with pytest.raises(InUse):
+            await mailbox.open()
+        first.close()
+        first.close()
+        second = await mailbox.open()
+        first.close()
+        with pytest.raises(InUse):
+            await mailbox.open()
+        second.close()
+
+    run(work())
+
+
+def test_closing_changes_nothing(make: Make) -> None:
+    async def work() -> None:
+        mailbox = make([ONE, TWO])
+        maildrop = await mailbox.open()
+        await maildrop.retrieve(1)
+        maildrop.close()
+        assert (mailbox.left(), mailbox.trashed()) == (2, 0)
+
+    run(work())
+
+
+# -- on disk --
+
+
+def test_other_programs_move_and_flag(disk: Callable[[Sequence[bytes]], Disk]) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE, TWO, ONE])
+        maildrop = await mailbox.open()
+        before = list(await maildrop.unique_ids())
+        mailbox.see_all()
+        assert text(await maildrop.retrieve(2)) == stuffed(TWO)
+        assert await maildrop.discard([1]) == Removal()
+        maildrop.close()
+        again = await mailbox.open()
+        assert list(await again.unique_ids()) == before[1:]
+        again.close()
+        assert mailbox.trashed() == 1
+
+    run(work())
+
+
+def test_messages_in_order_are_read_ahead_and_are_the_right_ones(
+    disk: Callable[[Sequence[bytes]], Disk],
+) -> None:
+    async def work() -> None:
+        messages = [b"Subject: %d\r\n\r\n%s\r\n" % (n, b"x" * (n % 7) * 3000) for n in range(1, 60)]
+        maildrop = await disk(messages).open()
+        jobs = 0
+        read_from = maildrop._read_from
+
+        def counted(number: int, further: int) -> tuple[Content, dict[int, bytes]]:
+            nonlocal jobs
+            jobs += 1
+            return read_from(number, further)
+
+        maildrop._read_from = counted  # type: ignore[method-assign]
+        for number in [*range(1, 40), 5, 6, 7, *range(38, 60)]:
+            assert text(await maildrop.retrieve(number)) == stuffed(messages[number - 1])
+        assert jobs < 30
+        maildrop.close()
+
+    run(work())
+
+
+def test_no_message_is_opened_when_names_tell_sizes(
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE, TWO])
+        monkeypatch.setattr(Maildir, "open", lambda *_: pytest.fail("a message was opened"))
+        maildrop = await mailbox.open()
+        assert list(maildrop.sizes) == [len(ONE), len(TWO)]
+        maildrop.close()
+
+    run(work())
+
+
+def test_sizes_are_counted_where_names_do_not_tell(disk: Callable[[Sequence[bytes]], Disk]) -> None:
+    async def work() -> None:
+        mailbox = disk([])
+        mailbox.deliver("1.a.host", ONE, sizes=False)
+        os.mkfifo(Path(mailbox.maildir.path, "new", "2.fifo.host"))
+        Path(mailbox.maildir.path, "new", "3.link.host").symlink_to("/etc/passwd")
+        Path(mailbox.maildir.path, "new", "4.directory.host").mkdir()
+        maildrop = await mailbox.open()
+        assert list(maildrop.sizes) == [len(ONE)]
+        assert text(await maildrop.retrieve(1)) == stuffed(ONE)
+        maildrop.close()
+
+    run(work())
+
+
+def test_a_mailbox_that_was_never_delivered_to_is_empty(tmp_path: Path, pool: Pool) -> None:
+    async def work() -> None:
+        maildrop = MailboxMaildrop(lambda: Maildir(str(tmp_path / "new-user")), pool)
+        await maildrop.open()
+        assert len(maildrop.sizes) == 0
+        assert list(await maildrop.unique_ids()) == []
+        maildrop.close()
+        assert not (tmp_path / "new-user").exists()
+
+    run(work())
+
+
+def test_no_mailbox_any_more_is_trouble(pool: Pool) -> None:
+    async def work() -> None:
+        with pytest.raises(Unavailable):
+            await MailboxMaildrop(lambda: None, pool).open()
+
+    run(work())
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ENOSPC])
+def test_what_cannot_be_moved_is_told_and_the_rest_moves(
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    discard = Trash.discard
+
+    def sometimes(trash: Trash, message: object) -> None:
+        if ".M1P1Q2." in message.name:  # type: ignore[attr-defined]
+            raise OSError(code, "fault")
+        discard(trash, message)  # type: ignore[arg-type]
+
+    async def work() -> None:
+        mailbox = disk([ONE, TWO, ONE])
+        maildrop = await mailbox.open()
+        monkeypatch.setattr(Trash, "discard", sometimes)
+        assert await maildrop.discard([1, 2, 3]) == Removal(1, code == errno.EACCES)
+        maildrop.close()
+        assert (mailbox.left(), mailbox.trashed()) == (1, 2)
+
+    run(work())
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EMFILE, "fault"), OSError(errno.EIO, "fault")])
+def test_trouble_at_login_hides_no_mail_and_leaves_no_lock(
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    def broken(*_: object) -> int:
+        raise fault
+
+    async def work() -> None:
+        mailbox = disk([ONE, TWO])
+        with monkeypatch.context() as patch:
+            patch.setattr(Maildir, "wire_size", broken)
+            with pytest.raises(Unavailable):
+                await mailbox.open()
+        maildrop = await mailbox.open()
+        assert len(maildrop.sizes) == 2
+        maildrop.close()
+
+    run(work())
+
+
+def test_a_full_pool_is_trouble_that_passes(disk: Callable[[Sequence[bytes]], Disk], tmp_path: Path) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE])
+        maildrop = await mailbox.open()
+        full = Pool("full", 1, 0)
+        maildrop._pool = full
+        release = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        blocker = asyncio.create_task(
+            full.run(lambda: asyncio.run_coroutine_threadsafe(release.wait(), loop).result())
+        )
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await maildrop.retrieve(1)
+        with pytest.raises(Unavailable):
+            await maildrop.discard([1])
+        maildrop.close()
+        (await mailbox.open()).close()
+        release.set()
+        await blocker
+        full.close()
+
+    run(work())
+
+
+def test_a_cancelled_login_leaves_no_lock(
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE])
+        scanning, go_on = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        scan = Maildir.scan
+
+        def slow(maildir: Maildir) -> object:
+            loop.call_soon_threadsafe(scanning.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+            return scan(maildir)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Maildir, "scan", slow)
+            login = asyncio.create_task(mailbox.open())
+            await scanning.wait()
+            login.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await login
+            go_on.set()
+            await mailbox.pool.run(lambda: None)
+        while True:
+            try:
+                (await mailbox.open()).close()
+                return
+            except InUse:  # the thread is not at its end yet
+                await asyncio.sleep(0)
+
+    run(work())
+
+
+def test_the_lock_is_held_until_the_last_message_is_moved(
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE])
+        maildrop = await mailbox.open()
+        moving, go_on = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        sync = Trash.sync
+
+        def slow(trash: Trash) -> None:
+            loop.call_soon_threadsafe(moving.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+            sync(trash)
+
+        monkeypatch.setattr(Trash, "sync", slow)
+        update = asyncio.create_task(maildrop.discard([1]))
+        await moving.wait()
+        maildrop.close()
+        with pytest.raises(InUse):
+            await mailbox.open()
+        go_on.set()
+        assert await update == Removal()
+        (await mailbox.open()).close()
+
+    run(work())
+
+
+def test_a_large_message_is_never_held_as_a_whole(disk: Callable[[Sequence[bytes]], Disk]) -> None:
+    async def work() -> None:
+        maildrop = await disk([LARGE * 4]).open()
+        content = await maildrop.retrieve(1)
+        assert content.rest is not None
+        blocks = [content.data, *content.rest]
+        assert max(map(len, blocks)) < len(LARGE)
+        assert b"".join(blocks) == stuffed(LARGE * 4)
+        maildrop.close()
+
+    run(work())
