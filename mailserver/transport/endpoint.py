@@ -4,8 +4,8 @@
     unix:/path  unix:/path:mode=660                        a socket file, mode 600 unless said otherwise
     fd:N  fd:NAME                                          inherited, already listening; fd+tls: likewise
 
-`*`, or nothing, is every address of the machine, IPv4 and IPv6. Not here: accepting (`listener`), and who
-passed the descriptors (`server.notify`): `bind` takes them as a mapping, as it stands below the server.
+`*`, or no host (`tcp:25`), is every address of the machine, IPv4 and IPv6. Not here: accepting
+(`listener`), and who passed the descriptors: `bind` takes them as a mapping (`server.notify` stands above).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from mailserver.transport.tls import Certificates
 __all__ = ["Gate", "Limits", "Listener", "Network", "Peer", "reason_of"]
 
 BURST = 64  # connections accepted before other sessions have their turn
-RETRY = 0.5  # seconds without accepting after descriptors or memory ran out
+RETRY = 0.25  # seconds without accepting after descriptors or memory ran out
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid

@@ -58,6 +58,11 @@ class Certificates:
                 return self._loaded[name].context
         raise CertificateError(f"no usable certificate below {self.directory}")
 
+    @property
+    def available(self) -> bool:
+        """Whether TLS can be offered at all."""
+        return bool(self._loaded)
+
     def reload(self) -> list[str]:
         """Read all of them again; returns what is wrong, one line each, naming the file. May block.
 
