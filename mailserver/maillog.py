@@ -121,6 +121,16 @@ def open_log(path: str | None) -> MailLog:
     return fresh
 
 
+def reopen() -> None:
+    """Reopen the log file (SIGUSR1); where that fails, the old file goes on and says so."""
+    if _log is None:
+        return
+    try:
+        _log.reopen()
+    except OSError as error:
+        event("log-not-reopened", error=error.strerror)
+
+
 def event(name: str, /, **fields: object) -> None:
     """Log one event: `time event=NAME key=value ...`; None values are left out, `_` in keys becomes `-`."""
     if _log is not None:

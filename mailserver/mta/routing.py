@@ -62,6 +62,17 @@ class Mailboxes:
     def of(self, domain: Domain, local: str) -> Maildir:
         return Maildir(os.path.join(self.of_domain(domain), names.encode(fold_local(local))))
 
+    def every(self, directory: Directory) -> Iterator[str]:
+        """The path of every user's mailbox, there or not; domains that cannot be read are left out."""
+        for name in directory.domains():
+            try:
+                domain = directory.domain(name)
+            except Unavailable:
+                continue
+            if domain is not None:
+                for local in directory.users(name):
+                    yield self.of(domain, local).path
+
 
 class Routing:
     """The rules. `default_domain` is where the bare `<postmaster>` lives; `delimiter` begins a +tag."""

@@ -25,12 +25,7 @@ def drop(user: str, group: str | None = None) -> None:
     Call it while there is one thread: no_new_privs holds for the calling thread and those it starts. Checks
     that there is no way back, and raises PrivilegeError if there is, or if anything failed: then stop.
     """
-    uid, primary = _user(user)
-    gid = _group(group) if group is not None else primary
-    if gid is None:
-        raise PrivilegeError(f"user {user!r} has no entry in the user database: name the group, too")
-    if uid == 0 or gid == 0:
-        raise PrivilegeError(f"expected an ordinary user and group, not {user!r} and {group or gid!r}")
+    uid, gid = account(user, group)
     try:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
@@ -39,6 +34,17 @@ def drop(user: str, group: str | None = None) -> None:
         raise PrivilegeError(f"cannot become user {user!r}: {error.strerror}") from None
     _forbid_new_privileges()
     _check(uid, gid)
+
+
+def account(user: str, group: str | None = None) -> tuple[int, int]:
+    """The numbers of an ordinary user and group. Raises PrivilegeError."""
+    uid, primary = _user(user)
+    gid = _group(group) if group is not None else primary
+    if gid is None:
+        raise PrivilegeError(f"user {user!r} has no entry in the user database: name the group, too")
+    if uid == 0 or gid == 0:
+        raise PrivilegeError(f"expected an ordinary user and group, not {user!r} and {group or gid!r}")
+    return uid, gid
 
 
 def _user(name: str) -> tuple[int, int | None]:

@@ -45,6 +45,7 @@ CLOSING = Reply(421, "4.3.2", "Service shutting down, try again later")
 IDLE = Reply(421, "4.4.2", "Timeout, closing the connection")
 EXPIRED = Reply(421, "4.4.2", "Session has lasted too long, closing the connection")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
+TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", "Too many connections, try again later")
 TLS_READY = Reply(220, "2.0.0", "Ready to start TLS")
 NO_TLS = Reply(502, "5.5.1", "STARTTLS is not available")
 NO_ARGUMENT = Reply(501, "5.5.4", "No argument allowed")
@@ -69,7 +70,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Site:
-    """What all sessions of a listener share. `tls` gives the context for STARTTLS, None where it is off."""
+    """What all sessions of a listener share. `tls` gives the context for STARTTLS; None: it is not offered."""
 
     policy: Policy
     router: Router
@@ -77,10 +78,6 @@ class Site:
     connections: Connections
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: Callable[[], SSLContext] | None = None
-
-    def refusal(self) -> bytes:
-        """What a client over the connection limits is told."""
-        return Reply(421, "4.3.2", "Too many connections, try again later").encode()
 
 
 class _Gone(Exception):

@@ -1,0 +1,147 @@
+"""What is served, built from one configuration: which protocol a connection to a listener speaks.
+
+`Services` is made anew for each configuration; sessions keep the one they began with. `Core` is what
+outlives configurations: threads, counters of connections, the directory.
+Not here: listeners and their life (`server.appliance`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from ssl import SSLContext
+
+from mailserver.config.model import Config, Listener
+from mailserver.directory import Directory, User
+from mailserver.durable.commit import Committer
+from mailserver.mailbox.maildir import Maildir
+from mailserver.mta.authentication import Authenticator
+from mailserver.mta.reception import Reception
+from mailserver.mta.routing import Mailboxes, Routing
+from mailserver.pool import Pool
+from mailserver.pop3 import LINE_LIMIT, Pop3
+from mailserver.pop3 import Policy as Pop3Policy
+from mailserver.smtp import server as smtp
+from mailserver.smtp.transaction import Policy as SmtpPolicy
+from mailserver.transport.driver import Connections, Driver, Timeouts
+from mailserver.transport.listener import Gate, Limits, Peer
+from mailserver.transport.tls import Certificates
+
+HANDSHAKE = 30.0  # seconds for TLS and PROXY before a session begins
+
+# What a client over the connection limits is told.
+REFUSALS = {
+    "smtp": smtp.TOO_MANY_CONNECTIONS.encode(),
+    "lmtp": smtp.TOO_MANY_CONNECTIONS.encode(),
+    "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
+}
+
+Factory = Callable[[Peer], asyncio.Protocol]
+
+
+class Core:
+    """Threads and counts of one process; needs the state directories to be there."""
+
+    def __init__(self, config: Config, staging: str, certificates: Certificates, gate: Gate) -> None:
+        cores = os.cpu_count() or 1
+        self.hashing = Pool("hash", threads=cores, waiting=256)
+        self.storage = Pool("storage", threads=8, waiting=4096)
+        self.committer = Committer(staging)
+        self.reception = Reception(staging, self.committer, self.storage)
+        self.directory = Directory(config.domains)
+        self.connections = Connections()
+        self.certificates = certificates
+        self.gate = gate
+
+    def close(self) -> None:
+        """Finish what was accepted, end the threads."""
+        self.committer.close()
+        self.storage.close()
+        self.hashing.close()
+
+
+class Services:
+    """The protocols of one configuration."""
+
+    def __init__(self, config: Config, core: Core) -> None:
+        self._config = config
+        self._core = core
+        self.mailboxes = Mailboxes(config.maildirs)
+        self._routing = Routing(
+            core.directory,
+            self.mailboxes,
+            core.storage,
+            config.default_domain,
+            config.addresses.recipient_delimiter,
+        )
+        authenticator = Authenticator(
+            core.directory,
+            core.hashing,
+            default_domain=config.default_domain,
+            upgrade=config.passwords.upgrade,
+            failure_delay=config.passwords.failure_delay,
+        )
+        self._pop3 = Pop3(authenticator, self._mailbox_of, core.storage, config.pop3.login_delay)
+
+    def factory(self, listener: Listener) -> Factory:
+        """What makes the protocol of a connection to `listener`."""
+        if listener.protocol == "pop3":
+            return self._pop3_factory(listener)
+        return self._smtp_factory(lmtp=listener.protocol == "lmtp")
+
+    def _smtp_factory(self, *, lmtp: bool) -> Factory:
+        config, core = self._config, self._core
+        policy = SmtpPolicy(
+            hostname=config.hostname,
+            lmtp=lmtp,
+            message_size=config.limits.message_size,
+            header_size=config.limits.header_size,
+            recipients=config.limits.recipients,
+            received=config.limits.received,
+        )
+        site = smtp.Site(
+            policy,
+            self._routing,
+            core.reception,
+            core.connections,
+            smtp.Timeouts(idle=config.limits.idle_timeout, session=config.limits.session_timeout),
+            tls=self._starttls(),
+        )
+        return lambda peer: smtp.Session(site, peer)
+
+    def _pop3_factory(self, listener: Listener) -> Factory:
+        config, core = self._config, self._core
+        policy = Pop3Policy(
+            hostname=config.hostname,
+            allow_cleartext=listener.allow_cleartext_login,
+            starttls=(starttls := self._starttls()) is not None,
+            login_delay=config.pop3.login_delay,
+            trash_retention=config.trash.retention,
+        )
+        timeouts = Timeouts(
+            idle=config.pop3.idle_timeout, total=config.limits.session_timeout, handshake=HANDSHAKE
+        )
+        return lambda peer: Driver(
+            self._pop3.session(peer, policy),
+            peer,
+            pool=core.storage,
+            timeouts=timeouts,
+            line_limit=LINE_LIMIT,
+            tls=starttls,
+            connections=core.connections,
+        )
+
+    def _starttls(self) -> Callable[[], SSLContext] | None:
+        """The certificate of the moment, for sessions that ask for TLS; None if there is none to offer."""
+        certificates = self._core.certificates
+        return (lambda: certificates.context) if certificates.available else None
+
+    def _mailbox_of(self, user: User) -> Maildir | None:
+        domain = self._core.directory.domain(user.domain)
+        return None if domain is None else self.mailboxes.of(domain, user.local)
+
+
+def limits(config: Config) -> Limits:
+    """The connection limits of a configuration."""
+    return Limits(config.limits.connections, config.limits.connections_per_address, HANDSHAKE)
