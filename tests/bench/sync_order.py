@@ -24,6 +24,7 @@ _WHOLE = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+).*"
 _BEGUN = re.compile(r"(?P<name>\w+)\((?P<arguments>.*) <unfinished \.\.\.>")
 _RESUMED = re.compile(r"<\.\.\. (?P<name>\w+) resumed>(?P<arguments>.*)\) += (?P<result>-?\d+).*")
 _DESCRIPTOR = re.compile(r"\d+<(?P<what>[^>]*)>")
+_PATH = re.compile(r'(?:<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _MARK = re.compile(r"order-\d+-for-(?P<recipients>\d+)")
 _SYNCS = ("fsync", "fdatasync")
@@ -58,11 +59,17 @@ class Call(NamedTuple):
         return self.descriptor.startswith(("socket", "TCP"))
 
     @property
+    def paths(self) -> tuple[str, str]:
+        """Source and target of a rename or link, each with the directory it is relative to; else empty."""
+        if not self.name.startswith(("rename", "link")):
+            return "", ""
+        source, target = (os.path.join(base, name) for base, name in _PATH.findall(self.arguments)[:2])
+        return source, target
+
+    @property
     def gives_name(self) -> bool:
         """Does it make a file appear in a `new/`?"""
-        if not self.name.startswith(("rename", "link")) or len(self.strings) < 2:
-            return False
-        return os.path.basename(os.path.dirname(self.strings[1])) == "new"
+        return os.path.basename(os.path.dirname(self.paths[1])) == "new"
 
     @property
     def reply(self) -> str:
@@ -117,8 +124,8 @@ def messages(trace: Iterable[Call]) -> dict[str, Message]:
             message = found.setdefault(match[0], Message(int(match["recipients"])))
             if not call.on_socket:
                 message.sources.add(call.descriptor)
-        if call.gives_name and call.strings[0] in marks:
-            found[marks[call.strings[0]]].names.append(call)
+        if call.gives_name and call.paths[0] in marks:
+            found[marks[call.paths[0]]].names.append(call)
         elif call.reply == "354":
             waiting.add(call.descriptor)
         elif call.reply and call.descriptor in waiting and call.descriptor in marks:
@@ -148,21 +155,22 @@ def violations(trace: list[Call]) -> list[str]:
 
 def _content_synced(trace: Iterable[Call], name: Call) -> bool:
     """A sync of the file, begun after its last write ended, has ended before it got this name."""
+    source, _ = name.paths
     written = -1
     synced = False
     for call in trace:
         if call.ended >= name.begun:
             continue
-        if call.descriptor == name.strings[0] and call.name not in _SYNCS:
+        if call.descriptor == source and call.name not in _SYNCS:
             written, synced = max(written, call.ended), False
-        elif call.name == "syncfs" or (call.name in _SYNCS and call.descriptor == name.strings[0]):
+        elif call.name == "syncfs" or (call.name in _SYNCS and call.descriptor == source):
             synced = synced or 0 <= written < call.begun
     return synced
 
 
 def _name_synced(trace: Iterable[Call], name: Call) -> int | None:
     """When the directory entry made by `name` was durable."""
-    directory = os.path.dirname(name.strings[1])
+    directory = os.path.dirname(name.paths[1])
     ends = [
         call.ended
         for call in trace

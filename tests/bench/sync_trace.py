@@ -103,7 +103,7 @@ def _words(call: Call, state: str) -> str:
     if call.reply:
         return f"reply     {call.strings[0]}"
     if call.name.startswith(("rename", "link")):
-        source, target = (_short(path, state) for path in call.strings[:2])
+        source, target = (_short(path, state) for path in call.paths)
         return f"{call.name:9} {source} -> {target}"
     return f"{call.name:9} {_short(call.descriptor, state)}"
 

@@ -17,6 +17,7 @@ WRITE = 'write(12</m/tmp/a>, "Subject: order-0-for-1\\n", 23) = 23'
 SYNC = "fsync(12</m/tmp/a>) = 0"
 NAME = 'rename("/m/tmp/a", "/m/new/b") = 0'
 LINK = 'linkat(AT_FDCWD</>, "/m/tmp/a", AT_FDCWD</>, "/m/new/b", 0) = 0'
+NAME_AT = 'renameat(AT_FDCWD</>, "/m/tmp/a", 13</m/new>, "b") = 0'
 DIRECTORY = "fsync(13</m/new>) = 0"
 ALL = "syncfs(5</m>) = 0"
 REPLY = 'write(9<socket:[7]>, "250 2.0.0 kept\\r\\n", 16) = 16'
@@ -33,6 +34,7 @@ def judge(*lines: str) -> list[str]:
     [
         (START, READ, WRITE, SYNC, NAME, DIRECTORY, REPLY),
         (START, READ, WRITE, SYNC, LINK, DIRECTORY, REPLY),
+        (START, READ, WRITE, SYNC, NAME_AT, DIRECTORY, REPLY),
         (START, READ, WRITE, ALL, NAME, ALL, REPLY),
     ],
 )
@@ -48,6 +50,7 @@ def test_right_order(lines: tuple[str, ...]) -> None:
         ((START, READ, WRITE, SYNC, WRITE, NAME, DIRECTORY, REPLY), "before its content was synced"),
         ((START, READ, WRITE, NAME, SYNC, DIRECTORY, REPLY), "before its content was synced"),
         ((START, READ, WRITE, SYNC, NAME, REPLY, DIRECTORY), "250 before the directory"),
+        ((START, READ, WRITE, SYNC, NAME_AT, REPLY), "250 before the directory"),
         ((START, READ, WRITE, SYNC, NAME, REPLY), "250 before the directory"),
         ((START, READ, WRITE, SYNC, DIRECTORY, NAME, REPLY), "250 before the directory"),
         ((START, READ, WRITE, SYNC, REPLY), "0 names in new/ for 1 recipients"),
