@@ -57,6 +57,7 @@ class Driver(asyncio.Protocol):
         "_loop",
         "_lost",
         "_out",
+        "_over_tls",
         "_peer",
         "_pool",
         "_reading",
@@ -120,6 +121,7 @@ class Driver(asyncio.Protocol):
     def _use(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=OUTPUT)
+        self._over_tls = transport.get_extra_info("ssl_object") is not None
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -136,7 +138,7 @@ class Driver(asyncio.Protocol):
         self._eof = True
         if self._task is None:
             self._finish()
-        return self._transport.get_extra_info("ssl_object") is None
+        return not self._over_tls  # TLS has no half-close
 
     def pause_writing(self) -> None:
         self._write_paused = True
