@@ -134,6 +134,7 @@ class Job:
             try:
                 destination.link(self.staged.path, last=index == last)
             except Exception as error:
+                destination.unlink()  # it may have failed after the name was made
                 if self.together:
                     raise
                 self.errors[index] = error

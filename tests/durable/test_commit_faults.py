@@ -1,0 +1,171 @@
+"""A fault at every system call of a commit, one after the other: what was reported is true, the rest is gone.
+
+The calls are enumerated by running once; then each is made to fail in turn, with each error, and once the
+process is killed there instead (in a child, with SIGKILL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from office import Office, content
+
+from mailserver.durable import commit
+from mailserver.mail.address import Address
+from mailserver.mail.reply import Reply
+
+CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "close", "stat")
+BODY = b"Subject: x\n\n" + b"body\n" * 2000
+
+
+class Faults:
+    """Counts the calls made by the committing thread below `root`; what `act` does at call `at` happens there."""
+
+    def __init__(self, at: int = -1, act: Callable[[], None] = lambda: None) -> None:
+        self.count = 0
+        self.at = at
+        self.act = act
+
+    def step(self) -> None:
+        self.count += 1
+        if self.count - 1 == self.at:
+            self.act()
+
+    @contextmanager
+    def active(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+        with monkeypatch.context() as patch:
+            for name in CALLS:
+                patch.setattr(os, name, self._wrapped(getattr(os, name)))
+            real = commit._syncfs
+            patch.setattr(commit, "_syncfs", lambda fd: self._syncfs(real, fd))
+            yield self
+
+    def _wrapped(self, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            import threading
+
+            if threading.current_thread().name == "commit":
+                self.step()
+            return real(*args, **kwargs)
+
+        return call
+
+    def _syncfs(self, real: Callable[[int], bool], fd: int) -> bool:
+        try:
+            self.step()
+        except OSError:
+            return False
+        return real(fd)
+
+
+def raising(code: int) -> Callable[[], None]:
+    def act() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return act
+
+
+def submit(
+    office: Office, users: list[str], *, together: bool = True, times: int = 1
+) -> list[list[Reply | None]]:
+    """Commit `times` messages at once to `users`; the outcomes."""
+
+    async def run() -> list[list[Reply | None]]:
+        messages = []
+        for _ in range(times):
+            message = office.reception.begin()
+            message.staged.append(b"Received: x\n" + BODY)
+            places = []
+            for user in users:
+                route = await office.routing.route(Address(user, "example.test"), 0)
+                assert isinstance(route, tuple)
+                places += route
+            messages.append(office.reception.commit(message, 1, places, together=together))
+        return list(await asyncio.gather(*messages))
+
+    return asyncio.run(run())
+
+
+def stored(office: Office) -> dict[str, int]:
+    """Whole messages by user; fails on a torn one."""
+    found: dict[str, int] = {}
+    for file in office.mail.glob("example.test/*/new/*"):
+        assert content(file) == BODY, f"torn: {file}"
+        found[file.parent.parent.name] = found.get(file.parent.parent.name, 0) + 1
+    return found
+
+
+def number_of_calls(memory_path: Path, monkeypatch: pytest.MonkeyPatch, **how: object) -> int:
+    office = Office(memory_path / "count")
+    with Faults().active(monkeypatch) as faults:
+        submit(office, **how)  # type: ignore[arg-type]
+        office.close()
+    assert faults.count > 5
+    return faults.count
+
+
+SHAPES = {
+    "one": {"users": ["ann"]},
+    "three": {"users": ["ann", "bob", "postmaster"]},
+    "each for itself": {"users": ["ann", "bob"], "together": False},
+    "a group": {"users": ["ann"], "times": 3},
+}
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_errors(shape: str, code: int, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = SHAPES[shape]
+    users = how["users"]
+    for at in range(number_of_calls(memory_path, monkeypatch, **how)):
+        office = Office(memory_path / str(at))
+        with Faults(at, raising(code)).active(monkeypatch):
+            outcomes = submit(office, **how)  # type: ignore[arg-type]
+            office.close()
+        acknowledged = {user: sum(outcome[i] is None for outcome in outcomes) for i, user in enumerate(users)}
+        for outcome in outcomes:
+            assert all(reply is None or 400 <= reply.code < 500 for reply in outcome)
+            if how.get("together", True):
+                assert len({reply is None for reply in outcome}) == 1, "some have it and some do not"
+        assert stored(office) == {user: n for user, n in acknowledged.items() if n}, f"at call {at}"
+        # what an unlink or close could not remove goes at the next start
+        commit.recover(str(office.staging))
+        assert office.staged() == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kill(shape: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = SHAPES[shape]
+    users = how["users"]
+    for at in range(number_of_calls(memory_path, monkeypatch, **how)):
+        root = memory_path / str(at)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                with Faults(at, lambda: os.kill(os.getpid(), signal.SIGKILL)).active(monkeypatch):
+                    outcomes = submit(Office(root), **how)  # type: ignore[arg-type]
+                    os.write(
+                        writing, b"".join(b"+" for outcome in outcomes for reply in outcome if reply is None)
+                    )
+            finally:
+                os._exit(0)
+        os.close(writing)
+        acknowledged = len(os.read(reading, 100))
+        os.close(reading)
+        os.waitpid(child, 0)
+        office = Office.__new__(Office)
+        office.mail, office.staging = root / "maildirs", root / "maildirs" / ".queue" / "tmp"
+        found = stored(office)
+        assert sum(found.values()) >= acknowledged, f"lost at call {at}"
+        assert set(found) <= set(users)
+        commit.recover(str(office.staging))
+        assert office.staged() == []
+        assert stored(office) == found
