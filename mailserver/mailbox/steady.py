@@ -83,8 +83,7 @@ class SteadyClock:
 
     def _load(self) -> Moment | None:
         try:
-            numbers = [float(word) for word in next(read_lines(self._state), b"").split()]
-            return Moment(*numbers)
+            return Moment(*map(int, next(read_lines(self._state), b"").split()))
         except (OSError, ValueError, TypeError):
             return None
 
