@@ -53,6 +53,16 @@ class Core:
         self.connections = Connections()
         self.certificates = certificates
         self.gate = gate
+        self._authenticator: Authenticator | None = None
+        self._login_settings: tuple[str | None, bool, float] | None = None
+
+    def authenticator(self, config: Config) -> Authenticator:
+        """Who checks passwords by these settings: if they stay, the same, with what it remembers."""
+        settings = (config.default_domain, config.passwords.upgrade, config.passwords.failure_delay)
+        if self._authenticator is None or self._login_settings != settings:
+            self._authenticator = Authenticator(self.directory, self.hashing, *settings)
+            self._login_settings = settings
+        return self._authenticator
 
     def close(self) -> None:
         """Finish what was accepted, end the threads."""
@@ -75,14 +85,7 @@ class Services:
             config.default_domain,
             config.addresses.recipient_delimiter,
         )
-        authenticator = Authenticator(
-            core.directory,
-            core.hashing,
-            default_domain=config.default_domain,
-            upgrade=config.passwords.upgrade,
-            failure_delay=config.passwords.failure_delay,
-        )
-        self._pop3 = Pop3(authenticator, self._mailbox_of, core.storage, config.pop3.login_delay)
+        self._pop3 = Pop3(core.authenticator(config), self._mailbox_of, core.storage)
 
     def factory(self, listener: Listener) -> Factory:
         """What makes the protocol of a connection to `listener`."""

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -310,8 +310,7 @@ class Session(SMTP):
             await self._send(NO_TLS)
             return
         await self._send(TLS_READY)
-        plain = self.transport
-        assert isinstance(plain, asyncio.Transport)
+        plain = cast(asyncio.Transport, self.transport)  # uvloop's is none by name
         # RFC 3207 §4: what was pipelined after STARTTLS came in clear, perhaps from somebody else
         self._reader._buffer.clear()  # type: ignore[attr-defined]
         try:
