@@ -52,13 +52,13 @@ class World:
 
     def run(self, seconds: float) -> int:
         """The server runs and makes its passes; how much they remove."""
-        removed = 0
+        removed, step = 0, HOUR
         while seconds > 0:
-            step = min(seconds, 12 * HOUR)
             self.wall += step
             self.since_boot += step
             removed += sum(self.sweeper.sweep())
             seconds -= step
+            step = min(seconds, 12 * HOUR)
         return removed
 
     def leap(self, seconds: float) -> None:
