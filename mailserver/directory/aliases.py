@@ -34,7 +34,11 @@ def parse(data: bytes, domain: str) -> tuple[Address, ...]:
 
 def target(text: str, domain: str) -> Address:
     """`local@domain`, or a local part alone in `domain`. Raises AddressError."""
-    return parse_mailbox(text if "@" in text else f"{text}@{domain}")
+    if "@" in text:
+        return parse_mailbox(text)
+    if text.startswith(("|", "/")):  # sendmail's commands and files: valid atoms, but never meant as names
+        raise AddressError("no local part")
+    return parse_mailbox(f"{text}@{domain}")
 
 
 def render(targets: Iterable[Address], domain: str) -> bytes:

@@ -1,0 +1,198 @@
+"""Who may log in: a name and a password against the directory, slowed down for guessers, never locked.
+
+Whoever fails learns nothing from words, codes or time. Who guesses is slowed by where he comes from, so no
+one can lock somebody else's account (`guesses`). Not here: the hashes (`directory.passwords`), the dialogue
+(`smtp`, `pop3`), tries per connection, and whether the connection may carry a password at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hmac
+import os
+import time
+from typing import NamedTuple
+
+from mailserver import maillog
+from mailserver.directory import Directory, Unavailable, User, passwords
+from mailserver.mail.address import Address, AddressError, canonical_domain, parse_mailbox
+from mailserver.mta.guesses import Clock, Sleep, Sources, TooManyGuesses
+from mailserver.pool import Busy, Pool
+
+MOST_NAME = 320  # characters of a login name: 64 + "@" + 255
+
+
+class Outcome(enum.Enum):
+    """All but OK and WRONG are no verdict on the password: the client may come again later."""
+
+    OK = "ok"
+    WRONG = "failed"
+    BUSY = "busy"  # too many passwords are being checked
+    UNAVAILABLE = "unavailable"  # the user's file or hash is unreadable: trouble of ours
+    DELAYED = "delayed"  # too many wrong guesses from this source; this one was not looked at
+
+
+class Login(NamedTuple):
+    """`user` is there for OK and for nothing else."""
+
+    outcome: Outcome
+    user: User | None = None
+
+
+class Authenticator:
+    """Logins of all sessions of a process. Belongs to one event loop; hashing happens in `pool`.
+
+    `failure_delay`: seconds from the check to the answer of a failed login, longer than the slowest hash
+    takes. `remember`: seconds for which a right password is not hashed again. `upgrade`: a hash of an old
+    scheme is renewed at a good login.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        pool: Pool,
+        default_domain: str | None,
+        upgrade: bool,
+        failure_delay: float,
+        *,
+        remember: float = 300.0,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._directory = directory
+        self._pool = pool
+        self._default_domain = canonical_domain(default_domain) if default_domain else None
+        self._upgrade = upgrade
+        self._failure_delay = failure_delay
+        self._clock = clock
+        self._sleep = sleep
+        self._verified = Verified(remember, clock)
+        self._sources = Sources(clock, sleep)
+
+    async def login(self, name: str, password: str, source: str, protocol: str | None = None) -> Login:
+        """Check a login: `name` an address, or a local part of the default domain; `source` an IP address.
+
+        `protocol` is for the log. Never raises for what a client sent, or for trouble with a user's file.
+        """
+        login, reason, began = Login(Outcome.UNAVAILABLE), None, 0.0
+        try:
+            login, began = await self._judge(name, password, source)
+        except Unavailable:  # logged where the file was read
+            pass
+        except passwords.MalformedHash as error:
+            reason = str(error)
+        except Busy:
+            login = Login(Outcome.BUSY)
+        except TooManyGuesses:
+            login = Login(Outcome.DELAYED)
+        except asyncio.CancelledError:
+            _log("abandoned", name, source, protocol)
+            raise
+        _log(login.outcome.value, login.user.address if login.user else name, source, protocol, reason)
+        if login.outcome is Outcome.WRONG:
+            await self._hold_back(began)
+        return login
+
+    async def _hold_back(self, began: float) -> None:
+        """Wait for a whole number of delays: equal times for no user, no password and every scheme."""
+        if self._failure_delay > 0:
+            await self._sleep(self._failure_delay - (self._clock() - began) % self._failure_delay)
+
+    async def _judge(self, name: str, password: str, source: str) -> tuple[Login, float]:
+        """The verdict, and when the check began. Raises what stands in the way of one."""
+        address = self._address(name)
+        user = self._user(address)
+        if user and self._verified.knows(user, password):
+            return Login(Outcome.OK, user), self._clock()  # no guess, so it waits behind none
+        line = self._sources.line(source)
+        async with line.turn():
+            began = self._clock()
+            user = self._user(address)  # it may have waited
+            try:
+                verdict = await self._verify(user, password)
+            except asyncio.CancelledError:
+                line.failed()  # hanging up before the answer saves nobody the penalty
+                raise
+            if user is None or not verdict.ok:
+                line.failed()
+                return Login(Outcome.WRONG), began
+        self._verified.add(user, password)
+        if verdict.outdated and self._upgrade:
+            await self._renew(user, password)
+        return Login(Outcome.OK, user), began
+
+    def _address(self, name: str) -> Address | None:
+        if "@" not in name and self._default_domain:
+            name = f"{name}@{self._default_domain}"
+        try:
+            return parse_mailbox(name) if len(name) <= MOST_NAME else None
+        except AddressError:
+            return None
+
+    def _user(self, address: Address | None) -> User | None:
+        user = self._directory.user(address.domain, address.local) if address else None
+        return user if user and user.enabled else None
+
+    async def _verify(self, user: User | None, password: str) -> passwords.Verdict:
+        """One hash in every case but that of a text too long to be hashed."""
+        if not passwords.is_possible(password):
+            return passwords.Verdict(False, False)
+        stored = user.password if user else passwords.DUMMY
+        return await self._pool.run(passwords.verify, password, stored)
+
+    async def _renew(self, user: User, password: str) -> None:
+        """Store today's kind of hash, unless the password was changed meanwhile. Failure is only logged."""
+
+        def renew() -> bool:
+            fresh = passwords.hash_password(password)
+            return self._directory.set_password(
+                Address(user.local, user.domain), fresh, expected=user.password
+            )
+
+        try:
+            outcome = "ok" if await self._pool.run(renew) else "changed"
+        except (Busy, Unavailable, OSError, LookupError, ValueError) as error:
+            outcome = type(error).__name__
+        maillog.event("hash-renewed", user=user.address, outcome=outcome)
+
+
+def _log(outcome: str, name: str, source: str, protocol: str | None, reason: str | None = None) -> None:
+    maillog.count(f"login.{outcome}")
+    maillog.event(
+        "login", outcome=outcome, user=name[:MOST_NAME], source=source, protocol=protocol, reason=reason
+    )
+
+
+class Verified:
+    """Logins that were right a moment ago, so that clients which poll each minute cost nothing.
+
+    Keyed by an HMAC of user, stored hash and password under a key of this process: no password is kept,
+    and a changed hash makes the entry unreachable. Only right passwords are here.
+    """
+
+    MOST = 10_000
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._key = os.urandom(32)
+        self._until: dict[bytes, float] = {}  # in the order of expiry, as all have the same time to live
+
+    def knows(self, user: User, password: str) -> bool:
+        return self._until.get(self._token(user, password), 0.0) > self._clock()
+
+    def add(self, user: User, password: str) -> None:
+        now = self._clock()
+        token = self._token(user, password)
+        self._until.pop(token, None)
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > now and len(self._until) < self.MOST:
+                break
+            del self._until[oldest]
+        self._until[token] = now + self._seconds
+
+    def _token(self, user: User, password: str) -> bytes:
+        text = "\0".join((user.address, user.password, password))  # a NUL is in none of the first two
+        return hmac.digest(self._key, text.encode(errors="surrogatepass"), "sha256")
