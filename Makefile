@@ -13,9 +13,8 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
 
 .PHONY: run test lint bench clean
 
-# The ports are on loopback and need no privilege, so root may serve here; a real server becomes its own user.
 run: $(VENV)/.run
-	@exec $(VENV)/bin/mailserver --config config serve $$(test "$$(id -u)" != 0 || echo --allow-root)
+	@exec $(VENV)/bin/mailserver --config config serve
 
 test: $(VENV)/.test
 	$(PYTHON) -m pytest

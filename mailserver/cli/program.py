@@ -1,7 +1,7 @@
 """The command `mailserver` with all its subcommands, and what becomes of errors: one line and an exit code.
 
-Exit codes: 0 done; 1 it could not be done (exists already, is missing, is invalid, storage trouble);
-2 the command line itself is wrong; 130 interrupted; 141 the reader of the output went away.
+Exit codes: 0 done; 1 it could not be done (exists already, is missing, is invalid, storage trouble, or
+nobody reads the output); 2 the command line itself is wrong; 130 interrupted.
 Not here: what the commands do.
 """
 
@@ -32,7 +32,6 @@ from mailserver.server.privileges import PrivilegeError
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
-NOBODY_READS = 141
 
 _EXPECTED = (Refused, ConfigError, Exists, Missing, Unavailable, Malformed, AddressError, PrivilegeError)
 
@@ -56,7 +55,7 @@ class Program(click.Group):
             _fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
-            sys.exit(NOBODY_READS)
+            sys.exit(FAILED)
         except click.ClickException as error:
             _fail(error.format_message(), FAILED)
         except OSError as error:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
+from mailserver.admin.refused import Refused
 from mailserver.cli import arguments, letters, place
+from mailserver.cli.ownership import make_for
 from mailserver.config.model import Listener, ListenerProtocol
 from mailserver.config.overrides import Overrides
 from mailserver.config.start import first_start
@@ -98,9 +102,13 @@ def _listeners(protocol: ListenerProtocol, endpoints: tuple[EndpointText, ...]) 
 
 
 def _start(directory: str, overrides: Overrides) -> None:
-    made = first_start(directory)
+    make = partial(make_for, user=overrides.user, group=overrides.group)
+    made = first_start(directory, make)
     if made is not None:
         click.echo(f"First start: user {made.address}, password {made.password} (shown this once)")
     from mailserver.server import appliance  # the event loop and all protocols, for this command alone
 
-    appliance.serve(directory, overrides)
+    try:
+        appliance.serve(directory, overrides)
+    except appliance.StartError as error:
+        raise Refused(str(error)) from error

@@ -40,9 +40,11 @@ def _below(directory: str, config: Config | None, progress: Progress) -> Iterato
     except OSError as error:
         yield Problem(directory, "", f"cannot be read: {error.strerror}")
         return
+    placed_here = (config.maildirs, config.log_file, config.pid_file) if config else ()
     for name in names:
-        if name not in _ENTRIES and not name.startswith("."):
-            yield Problem(os.path.join(directory, name), "", "not part of a configuration")
+        path = os.path.join(directory, name)
+        if name not in _ENTRIES and not name.startswith(".") and os.path.abspath(path) not in placed_here:
+            yield Problem(path, "", "not part of a configuration")
     delimiter = config.addresses.recipient_delimiter if config else ""
     yield from _database(os.path.join(directory, "domains"), delimiter, progress)
     if config is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mailserver.admin.administration import Administration
@@ -27,12 +28,16 @@ class FirstStart(NamedTuple):
     password: str
 
 
-def first_start(directory: str) -> FirstStart | None:
+def first_start(
+    directory: str, make_directory: Callable[[str], None] = files.make_directory
+) -> FirstStart | None:
     """Make the example of a server in `directory` unless there is one; the password if a user was made.
 
     A server that is not the example and has lost its domains is left alone: with none of its users known it
     would refuse their mail for good. Raises ConfigError for that and for faults of the file; OSError.
+    `make_directory` makes a directory, unless it is there, for the user that will serve.
     """
+    make_directory(os.path.abspath(directory))
     write_settings(directory, render())
     config = load(directory)
     made = None
@@ -41,6 +46,7 @@ def first_start(directory: str) -> FirstStart | None:
             raise ConfigError(
                 config.domains, "", "no such directory; `mailserver domain add DOMAIN` makes it"
             )
+        make_directory(config.maildirs)
         made = add_postmaster(config, EXAMPLE_DOMAIN, random_password())
     make_certificate(config)
     return made
