@@ -137,7 +137,7 @@ def memory_session(
             peer,
             policy(**changes),
             authenticator or MemoryAuthenticator(),
-            last_logins or LastLogins(0),
+            last_logins or LastLogins(),
             open_maildrop,
         )
     )

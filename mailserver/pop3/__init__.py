@@ -28,21 +28,16 @@ class Pop3:
     """The POP3 service of a server: what its sessions share.
 
     `mailbox_of` says where a user's mailbox is, or None when that is nowhere any more. It may block, and
-    raise directory's Unavailable: it runs in `pool`. `login_delay`: seconds between two logins of a user,
-    0 for none.
+    raise directory's Unavailable: it runs in `pool`.
     """
 
     def __init__(
-        self,
-        authenticator: Authenticator,
-        mailbox_of: Callable[[User], Maildir | None],
-        pool: Pool,
-        login_delay: float,
+        self, authenticator: Authenticator, mailbox_of: Callable[[User], Maildir | None], pool: Pool
     ) -> None:
         self._authenticator = authenticator
         self._mailbox_of = mailbox_of
         self._pool = pool
-        self._last_logins = LastLogins(login_delay)
+        self._last_logins = LastLogins()
 
     def session(self, peer: Peer, policy: Policy) -> Session:
         return Session(Authorization(peer, policy, self._authenticator, self._last_logins, self._open))

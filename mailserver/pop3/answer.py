@@ -1,6 +1,6 @@
 """POP3 answers: the only form in which text reaches a POP3 client.
 
-Texts are fixed sentences and numbers, and at most a user's own address; nothing of an exception, a path
+Texts are fixed sentences and numbers, and the host name in the greeting; nothing of an exception, a path
 or a password. Response codes: RFC 2449 §8, RFC 3206. Not here: when an answer is given (`pop3.session`).
 """
 
@@ -20,6 +20,8 @@ SYS_PERM = "SYS/PERM"  # RFC 3206 §5: somebody has to repair something
 
 LISTING_BLOCK = 1000
 """Lines of a listing made in one go: a longer one is made block by block in a pool thread."""
+
+CHALLENGE = Answer(b"+ \r\n")  # RFC 5034 §4: an empty one, which is all that PLAIN has
 
 _END = b".\r\n"
 

@@ -8,7 +8,7 @@ like (`pop3.login`), whether a password is right (`mta.authentication`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mailserver import maillog
@@ -33,7 +33,7 @@ class Policy:
     """What a listener allows and tells; times in seconds.
 
     `allow_cleartext`: logins without TLS from other machines. `starttls`: STLS is possible.
-    `login_delay`: as announced (0: none). `trash_retention`: how long deleted messages are kept.
+    `login_delay`: between two logins of a user (0: none). `trash_retention`: how long Trash keeps messages.
     """
 
     hostname: str
@@ -110,7 +110,7 @@ class Authorization:
             raise BadCommand("Unknown mechanism")
         if initial is None:
             self.exchange = True
-            return Answer(b"+ \r\n")
+            return answer.CHALLENGE
         return await self.respond(b"" if initial == b"=" else initial)
 
     async def respond(self, line: bytes) -> Answer:
@@ -137,11 +137,12 @@ class Authorization:
             reply = refusal(login.outcome)
         if self.transaction or self._tries < LOGIN_TRIES:
             return reply
-        return Answer(reply.data, Then.CLOSE)
+        return replace(reply, then=Then.CLOSE)
 
     async def _enter(self, user: User) -> Answer:
         """The password was right: open the maildrop, and with it the TRANSACTION state."""
-        if self._last_logins.too_soon(user.address):
+        delay = self.policy.login_delay
+        if delay and self._last_logins.too_soon(user.address, delay):
             return answer.err("Logged in a moment ago, wait", answer.LOGIN_DELAY)
         try:
             maildrop = await self._open_maildrop(user)
@@ -149,7 +150,8 @@ class Authorization:
             return answer.err("Another session has the maildrop open", answer.IN_USE)
         self.user = user
         self.transaction = Transaction(maildrop, self.policy.trash_retention)
-        self._last_logins.remember(user.address)
+        if delay:
+            self._last_logins.remember(user.address)
         maillog.count("pop3.logins")
         return answer.ok(f"Maildrop has {self.transaction.summary()}")
 

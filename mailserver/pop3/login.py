@@ -71,21 +71,19 @@ def refusal(outcome: Outcome) -> Answer:
 
 
 class LastLogins:
-    """When each user logged in last, for LOGIN-DELAY (RFC 2449 §6.5); `delay` in seconds, 0 for none."""
+    """When each user logged in last, for LOGIN-DELAY (RFC 2449 §6.5)."""
 
-    def __init__(self, delay: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._delay = delay
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._times: OrderedDict[str, float] = OrderedDict()
 
-    def too_soon(self, user: str) -> bool:
+    def too_soon(self, user: str, delay: float) -> bool:
+        """Whether the last login of `user` is less than `delay` seconds ago."""
         last = self._times.get(user)
-        return last is not None and self._clock() - last < self._delay
+        return last is not None and self._clock() - last < delay
 
     def remember(self, user: str) -> None:
         """`user` is logged in now."""
-        if not self._delay:
-            return
         self._times[user] = self._clock()
         self._times.move_to_end(user)
         if len(self._times) > REMEMBERED_LOGINS:

@@ -9,13 +9,15 @@ Unavailable, without its cause. Not here: marks and answers (`pop3.transaction`)
 from __future__ import annotations
 
 import errno
+import os
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from mailserver import directory, maillog
-from mailserver.mailbox import lock, maildir
+from mailserver.mailbox import lock, maildir, wire
 from mailserver.mailbox.maildir import Maildir, Message
 from mailserver.mailbox.trash import Trash
 from mailserver.mailbox.uidl import unique_ids
@@ -28,8 +30,12 @@ SMALL = 64 * 1024
 READ_AHEAD = 64 * 1024
 """Octets of further messages read with one, for a client that takes them in order."""
 MOST_AHEAD = 16
+TOP_BLOCK = 16 * 1024
+SMALLEST_BLOCK = 4 * 1024
 
 _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_THIS_ONE = {errno.ELOOP, errno.EINVAL, errno.EACCES, errno.EPERM}
+"""What is wrong with one file only; anything else, such as EMFILE, would hide mail that is there."""
 _END = b".\r\n"
 
 P = ParamSpec("P")
@@ -144,14 +150,15 @@ class MailboxMaildrop:
         self._messages, self.sizes = messages, sizes
 
     def _size(self, message: Message) -> int | None:
-        """None for what is no message: gone already, or no regular file."""
+        """None for what cannot be served: gone already, no regular file, not ours to read."""
         try:
             return self._maildir.wire_size(message)
         except maildir.Gone:
             return None
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EINVAL):
+            if error.errno not in _THIS_ONE:
                 raise
+            self._report(error)
             return None
 
     def _read_from(self, number: int, further: int) -> tuple[Content, dict[int, bytes]]:
@@ -163,13 +170,18 @@ class MailboxMaildrop:
             if room < 0 or content.rest:
                 break
             try:
-                ahead[following] = b"".join(self._wire(following))
+                whole, rest = _begin(self._wire(following))
             except (maildir.Gone, OSError):
                 break  # told when it is asked for
+            if rest:
+                break  # its name told less than there is
+            ahead[following] = whole
         return content, ahead
 
     def _wire(self, number: int) -> Iterator[bytes]:
-        with closing(self._maildir.read_wire(self._messages[number - 1], dot_stuffed=True)) as blocks:
+        """The whole message; the size of a small one is that of its only block."""
+        block = min(max(self.sizes[number - 1] + 1, SMALLEST_BLOCK), wire.BLOCK)
+        with closing(self._blocks(number, block)) as blocks:
             yield from blocks
         yield _END
 
@@ -177,9 +189,16 @@ class MailboxMaildrop:
         return _begin(self._wire_top(number, lines))
 
     def _wire_top(self, number: int, lines: int) -> Iterator[bytes]:
-        with closing(self._maildir.read_wire(self._messages[number - 1], dot_stuffed=True)) as blocks:
+        with closing(self._blocks(number, TOP_BLOCK)) as blocks:
             yield from top(blocks, lines)
         yield _END
+
+    def _blocks(self, number: int, size: int) -> Generator[bytes, None, None]:
+        fd = self._maildir.open(self._messages[number - 1])
+        try:
+            yield from wire.blocks(partial(os.read, fd), dot_stuffed=True, size=size)
+        finally:
+            os.close(fd)
 
     def _move_to_trash(self, numbers: Collection[int]) -> Removal:
         try:

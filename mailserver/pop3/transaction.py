@@ -74,7 +74,7 @@ class Transaction:
         self._retention = retention
         self._sizes = maildrop.sizes
         self._marked: set[int] = set()
-        self._left = sum(self._sizes)
+        self._all = self._left = sum(self._sizes)  # octets
 
     def totals(self) -> dict[str, int]:
         """What was done so far, for the log."""
@@ -132,7 +132,7 @@ class Transaction:
 
     async def rset(self) -> Answer:
         self._marked.clear()
-        self._left = sum(self._sizes)
+        self._left = self._all
         return answer.ok(f"Nothing marked, {self.summary()}")
 
     async def quit(self) -> Answer:

@@ -21,8 +21,7 @@ DIALOGUES = read(Path(__file__).parent.parent / "dialogues" / "pop3")
 CUTS: dict[str, Callable[[], Cut]] = {
     "whole": lambda: whole,
     "byte-by-byte": lambda: byte_by_byte,
-    "random-1": lambda: at_random(1),
-    "random-2": lambda: at_random(2),
+    "at-random": lambda: at_random(1),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from memory_maildrop import MemoryMailbox
 
-from mailserver.mailbox.maildir import Maildir
+from mailserver.mailbox.maildir import Maildir, Message
 from mailserver.mailbox.trash import Trash
 from mailserver.pool import Pool
 from mailserver.pop3.maildrop import MailboxMaildrop
@@ -267,6 +267,44 @@ def test_sizes_are_counted_where_names_do_not_tell(disk: Callable[[Sequence[byte
     run(work())
 
 
+def test_one_unreadable_message_hides_no_other(
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire_size = Maildir.wire_size
+
+    def denied(maildir: Maildir, message: Message) -> int:
+        if ".M1P1Q2." in message.name:
+            raise OSError(errno.EACCES, "fault")
+        return wire_size(maildir, message)
+
+    async def work() -> None:
+        mailbox = disk([ONE, TWO, LARGE])
+        monkeypatch.setattr(Maildir, "wire_size", denied)
+        maildrop = await mailbox.open()
+        assert list(maildrop.sizes) == [len(ONE), len(LARGE)]
+        assert text(await maildrop.retrieve(2)) == stuffed(LARGE)
+        maildrop.close()
+
+    run(work())
+
+
+def test_a_name_that_tells_too_little_costs_no_memory(disk: Callable[[Sequence[bytes]], Disk]) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE, TWO])
+        content = LARGE.replace(b"\r\n", b"\n")
+        Path(mailbox.maildir.path, "new", "2000.M1P1Q3.host,S=9,W=9").write_bytes(content)
+        maildrop = await mailbox.open()
+        assert text(await maildrop.retrieve(1)) == stuffed(ONE)
+        assert text(await maildrop.retrieve(2)) == stuffed(TWO)
+        assert not maildrop._ahead
+        third = await maildrop.retrieve(3)
+        assert len(third.data) < len(LARGE)
+        assert text(third) == stuffed(LARGE)
+        maildrop.close()
+
+    run(work())
+
+
 def test_a_mailbox_that_was_never_delivered_to_is_empty(tmp_path: Path, pool: Pool) -> None:
     async def work() -> None:
         maildrop = MailboxMaildrop(lambda: Maildir(str(tmp_path / "new-user")), pool)
@@ -293,10 +331,10 @@ def test_what_cannot_be_moved_is_told_and_the_rest_moves(
 ) -> None:
     discard = Trash.discard
 
-    def sometimes(trash: Trash, message: object) -> None:
-        if ".M1P1Q2." in message.name:  # type: ignore[attr-defined]
+    def sometimes(trash: Trash, message: Message) -> None:
+        if ".M1P1Q2." in message.name:
             raise OSError(code, "fault")
-        discard(trash, message)  # type: ignore[arg-type]
+        discard(trash, message)
 
     async def work() -> None:
         mailbox = disk([ONE, TWO, ONE])
@@ -354,35 +392,33 @@ def test_a_full_pool_is_trouble_that_passes(disk: Callable[[Sequence[bytes]], Di
     run(work())
 
 
+@pytest.mark.parametrize("step", ["exists", "scan"])  # before the lock, and under it
 def test_a_cancelled_login_leaves_no_lock(
-    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch
+    disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     async def work() -> None:
         mailbox = disk([ONE])
-        scanning, go_on = asyncio.Event(), asyncio.Event()
+        mailbox.pool = one = Pool("one", 1, 10)
+        begun, go_on = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
-        scan = Maildir.scan
+        original = getattr(Maildir, step)
 
         def slow(maildir: Maildir) -> object:
-            loop.call_soon_threadsafe(scanning.set)
+            loop.call_soon_threadsafe(begun.set)
             asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
-            return scan(maildir)
+            return original(maildir)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Maildir, "scan", slow)
+            patch.setattr(Maildir, step, slow)
             login = asyncio.create_task(mailbox.open())
-            await scanning.wait()
+            await begun.wait()
             login.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await login
             go_on.set()
-            await mailbox.pool.run(lambda: None)
-        while True:
-            try:
-                (await mailbox.open()).close()
-                return
-            except InUse:  # the thread is not at its end yet
-                await asyncio.sleep(0)
+            await one.run(lambda: None)  # the one thread is done with the login
+        (await mailbox.open()).close()
+        one.close()
 
     run(work())
 

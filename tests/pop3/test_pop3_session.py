@@ -142,7 +142,7 @@ def test_the_authenticator_hears_name_source_and_protocol() -> None:
 
 def test_login_delay() -> None:
     clock = [1000.0]
-    last = LastLogins(60.0, lambda: clock[0])
+    last = LastLogins(lambda: clock[0])
     mailbox = MemoryMailbox()
 
     def login_now() -> bytes:
@@ -160,10 +160,10 @@ def test_login_delay() -> None:
 
 
 def test_a_login_that_found_the_maildrop_in_use_delays_no_other() -> None:
-    last = LastLogins(60.0)
+    last = LastLogins()
     mailbox = MemoryMailbox()
     holder = mailbox.open()
-    session = memory_session(mailbox, last_logins=last)
+    session = memory_session(mailbox, last_logins=last, login_delay=60.0)
     assert ask(session, "USER ann", f"PASS {SECRET}")[-1].startswith(b"-ERR [IN-USE] ")
     holder.close()
     assert ask(session, "USER ann", f"PASS {SECRET}")[-1].startswith(b"+OK")
@@ -171,10 +171,10 @@ def test_a_login_that_found_the_maildrop_in_use_delays_no_other() -> None:
 
 def test_last_logins_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "REMEMBERED_LOGINS", 3)
-    last = LastLogins(60.0)
+    last = LastLogins()
     for user in "abcd":
         last.remember(user)
-    assert [last.too_soon(user) for user in "abcd"] == [False, True, True, True]
+    assert [last.too_soon(user, 60.0) for user in "abcd"] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
