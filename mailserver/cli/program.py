@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -37,7 +38,7 @@ _EXPECTED = (Refused, ConfigError, Exists, Missing, Unavailable, Malformed, Addr
 
 
 class Program(click.Group):
-    """The group of all commands; its `main` never shows a traceback for trouble that can be expected."""
+    """The group of all commands; its `main` never shows a traceback."""
 
     def main(  # type: ignore[override]  # it ends the process in every mode
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -62,6 +63,9 @@ class Program(click.Group):
             _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), FAILED)
         except _EXPECTED as error:
             _fail(str(error), FAILED)
+        except Exception as error:  # a fault of this program: where it is, for a report
+            *_, last = traceback.extract_tb(error.__traceback__)
+            _fail(f"internal error: {type(error).__name__} at {last.filename}:{last.lineno}", FAILED)
         sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -250,6 +250,13 @@ def test_storage_trouble_names_the_file(shell):
     assert "aliases" in shell.refused("alias", "add", "x@example.org", "postmaster@example.org")
 
 
+def test_a_fault_of_the_program_is_one_line_too(shell, monkeypatch):
+    monkeypatch.setattr(Directory, "users", lambda *_: {}["secret"])
+    line = shell.refused("user", "list")
+    assert line.startswith("internal error: KeyError at ")
+    assert "secret" not in line
+
+
 def test_help_for_everybody():
     for arguments in (["--help"], ["user", "--help"], ["serve", "-h"], ["--version"]):
         assert CliRunner().invoke(program, arguments).exit_code == 0
