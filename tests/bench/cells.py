@@ -30,6 +30,7 @@ class Row(NamedTuple):
     title: str
     unit: str
     less_is_better: bool = False
+    near_zero: bool = False  # a ratio of two such figures says nothing
 
 
 class Sample(NamedTuple):
@@ -204,7 +205,7 @@ class LargeMessage:
     def _figures(self, way: str, load: Load, peak: processes.PeakMemory) -> Figures:
         megabytes = self.octets / 1e6
         speed = Row(f"{self.id}-{way}", f"{megabytes:.0f} MB {way}", "MB/s")
-        growth = Row(f"{self.id}-{way}-memory", f"{megabytes:.0f} MB {way}, memory", "MiB more", True)
+        growth = Row(f"{self.id}-{way}-memory", f"{megabytes:.0f} MB {way}, memory", "MiB more", True, True)
         return {
             speed: Sample(_LARGE * megabytes / load.seconds, None, load.cpu / load.seconds),
             growth: Sample(peak.growth / 2**20),

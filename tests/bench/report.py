@@ -134,10 +134,10 @@ class Report:
                 median = self._results.median(row, name)
                 if median and median.generator and median.generator > _LIMIT:
                     notes.append(f"{row.id}, {name}: the load took {median.generator:.1f} cores itself.")
-        notes += [
-            f"FAILED: {failure.target}, {failure.cell}: {failure.reason}"
-            for failure in self._results.failures
-        ]
+        for failure in self._results.failures:
+            lines = failure.reason.splitlines()
+            reason = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+            notes.append(f"FAILED: {failure.target}, {failure.cell}: {reason}")
         return notes
 
 

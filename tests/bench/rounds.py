@@ -45,6 +45,8 @@ class Results:
 
     def ratios(self, row: Row, target: str, reference: str) -> list[float]:
         """Target ÷ reference, round by round: neighbours in time are compared."""
+        if row.near_zero:
+            return []
         pairs = zip(self.samples[row].get(target, []), self.samples[row].get(reference, []), strict=False)
         return [ours.value / theirs.value for ours, theirs in pairs if theirs.value > 0]
 
