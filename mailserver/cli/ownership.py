@@ -9,12 +9,13 @@ from mailserver.server.privileges import account
 
 
 def make_for(path: str, user: str | None, group: str | None = None) -> None:
-    """Make a directory unless it is there, for `user` if we are root. Raises PrivilegeError, OSError.
-
-    What is made inside it later inherits its owner.
-    """
+    """Make an absolute path unless it is there, for `user` if we are root. Raises PrivilegeError, OSError."""
     if os.path.isdir(path):
         return
-    files.make_directory(path)
+    new = path
+    while not os.path.exists(os.path.dirname(new)):
+        new = os.path.dirname(new)
+    files.make_directory(new)
     if user is not None and os.geteuid() == 0:
-        os.chown(path, *account(user, group))
+        os.chown(new, *account(user, group))
+    files.make_directory(path)  # what is made below inherits its owner

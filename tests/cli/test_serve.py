@@ -1,6 +1,7 @@
 """`serve`: letters become files, options become overrides, and a server that other commands work beside."""
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -106,6 +107,19 @@ def test_options_are_handed_on(tmp_path, served, monkeypatch):
     assert (overrides.group, overrides.allow_root, overrides.user) == ("mail", True, None)
     assert (overrides.log_file, overrides.pid_file) == (str(tmp_path / "log"), str(tmp_path / "pid"))
     assert [one.protocol for one in overrides.listeners] == ["lmtp"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes things for others")
+def test_what_root_makes_belongs_to_the_user_who_serves(tmp_path, served):
+    assert run("--config", tmp_path / "new" / "config", "serve", "--user", "nobody").exit_code == 0
+    assert run("serve", "-d", f"x.test={tmp_path}/new/x/y", "-u", "ann=b", "--user", "nobody").exit_code == 0
+    assert run("--config", tmp_path / "c", "init", "example.org", "--user", "nobody").exit_code == 0
+    owners = {
+        os.lstat(os.path.join(place, name)).st_uid
+        for place, directories, names in os.walk(tmp_path)
+        for name in directories + names
+    }
+    assert owners == {pwd.getpwnam("nobody").pw_uid}
 
 
 @pytest.mark.parametrize("letters", [["-u", "a=b", "-d", "x.test=/tmp/x"], ["-b"], ["-d", "x.test"]])
