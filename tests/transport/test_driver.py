@@ -13,6 +13,7 @@ import pytest
 
 from mailserver.pool import Busy, Pool
 from mailserver.transport.driver import Answer, Connections, Driver, Then, Timeouts
+from mailserver.transport.listener import Peer
 
 PATIENT = Timeouts(idle=10, total=20, write=10, handshake=5)
 BLOCK = bytes(64 * 1024)
@@ -132,6 +133,48 @@ class Server:
             return self.drivers[-1]
 
         self.listening = listening(endpoint, factory, certificates=certificates)
+
+
+class Memory(asyncio.Transport):
+    """A transport whose client takes an octet each time somebody looks, and never closes."""
+
+    def __init__(self, buffered):
+        super().__init__()
+        self.buffered, self.closing, self.aborted = buffered, False, False
+
+    def write(self, data):
+        pass
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def get_write_buffer_size(self):
+        self.buffered = max(0, self.buffered - 1)
+        return self.buffered
+
+    def close(self):
+        self.closing = True
+
+    def is_closing(self):
+        return self.closing
+
+    def abort(self):
+        self.closing = self.aborted = True
+
+
+def driven(transport, log, timeouts):
+    pool = Pool("test", 1, 1)
+    driver = Driver(
+        Session(log, asyncio.Event()),
+        Peer("192.0.2.1", 40000, None, False),
+        pool=pool,
+        timeouts=timeouts,
+        line_limit=100,
+        tls=None,
+        connections=Connections(),
+    )
+    driver.connection_made(transport)
+    return driver, pool
 
 
 @pytest.fixture
@@ -398,15 +441,35 @@ def test_answers_nobody_reads_are_not_piled_up(serve, until):
     serve(conversation, timeouts=Timeouts(idle=10, total=20, write=0.2), buffer=4096)
 
 
-def test_a_slow_reader_is_not_cut(serve):
-    async def conversation(server, reader, writer):
-        writer.write(b"LARGE\r\n")
-        await reader.readexactly(12)
-        for _ in range(64):
-            await reader.readexactly(len(BLOCK))
-            await asyncio.sleep(0.01)
+def test_a_slow_reader_is_not_cut_while_it_reads(run, until, events):
+    async def main():
+        transport, log = Memory(buffered=10), []
+        driver, pool = driven(transport, log, Timeouts(idle=10, total=20, write=0.02))
+        driver.pause_writing()
+        driver.data_received(b"A\r\nB\r\n")
+        await until(lambda: transport.aborted)
+        assert transport.buffered == 0  # it was asked again and again, and cut when nothing moved
+        driver.connection_lost(None)
+        await until(lambda: log[-1] == "lost")
+        pool.close()
 
-    serve(conversation, timeouts=Timeouts(idle=10, total=20, write=0.25), buffer=4096)
+    run(main())
+    assert [name for name, _ in events] == ["client-stalled"]
+
+
+def test_a_reader_that_stalls_at_the_end_is_cut(run, until):
+    async def main():
+        transport, log = Memory(buffered=0), []
+        driver, pool = driven(transport, log, Timeouts(idle=10, total=20, write=0.02))
+        driver.data_received(b"QUIT\r\n")
+        await until(lambda: transport.closing)
+        assert not transport.aborted
+        await until(lambda: transport.aborted)
+        driver.connection_lost(None)
+        await until(lambda: log[-1] == "lost")
+        pool.close()
+
+    run(main())
 
 
 def test_a_client_that_leaves_a_stream(serve, until):
@@ -500,6 +563,34 @@ def test_what_came_before_the_handshake_is_dropped(serve, certificates, client_t
         assert await reader.readline() == b"+OK bye\r\n"
         log = server.logs[0][len(flood) // 3 :]
         assert log[:4] == [b"STLS", "TLS", b"A", b"QUIT"]
+
+    serve(conversation, certificates=certificates)
+
+
+def test_what_comes_with_the_end_of_the_handshake_is_taken(serve, certificates, client_tls):
+    """More than the driver holds, in one segment with the client's Finished."""
+    lines = 10_000
+
+    async def conversation(server, reader, writer):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = client_tls.wrap_bio(incoming, outgoing, server_hostname="mx.example.test")
+        writer.write(b"STLS\r\n")
+        assert await reader.readline() == b"+OK begin\r\n"
+        answers, done = b"", False
+        while not answers.endswith(b"+OK bye\r\n"):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not done:
+                    client.do_handshake()
+                    client.write(b"A\r\n" * lines)
+                    done = True
+                while not answers.endswith(b"+OK bye\r\n"):
+                    answers += client.read(65536)
+                    if len(answers) == 7 * lines:
+                        client.write(b"QUIT\r\n")
+            writer.write(outgoing.read())
+            if not answers.endswith(b"+OK bye\r\n"):
+                incoming.write(await reader.read(65536))
+        assert answers.count(b"+OK A\r\n") == lines
 
     serve(conversation, certificates=certificates)
 

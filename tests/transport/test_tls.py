@@ -210,6 +210,7 @@ def test_old_protocols_and_weak_ciphers_are_refused(directory):
     theirs, _ = shake_hands(context, None, weak)
     assert theirs.version() == "TLSv1.2"
     assert theirs.compression() is None
+    assert context.options & ssl.OP_NO_RENEGOTIATION  # no client of Python's can ask for one
 
 
 def test_self_signed(directory):
