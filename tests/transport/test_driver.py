@@ -508,7 +508,7 @@ def test_idle(serve, events):
     assert [name for name, _ in events] == ["session-timed-out"]
 
 
-def test_single_octets_are_no_sign_of_life(serve):
+def test_single_octets_are_no_sign_of_life(serve, events):
     async def conversation(server, reader, writer):
         async def drip():
             while True:
@@ -516,13 +516,14 @@ def test_single_octets_are_no_sign_of_life(serve):
                 await asyncio.sleep(0.01)
 
         dripping = asyncio.ensure_future(drip())
-        assert await reader.read() == b"-ERR closing\r\n"
+        with contextlib.suppress(ConnectionResetError):  # what dripped after the end may come back as RST
+            assert await reader.read() == b"-ERR closing\r\n"
         dripping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await dripping
-        assert server.logs[0] in ([], ["lost"])
 
     serve(conversation, timeouts=Timeouts(idle=0.15, total=10))
+    assert [name for name, _ in events] == ["session-timed-out"]
 
 
 def test_lines_are_signs_of_life_until_the_total_time(serve):
