@@ -68,7 +68,12 @@ class Office:
         self.connections = Connections()
 
     def session(
-        self, *, peer: str = "192.0.2.1", secure: bool = False, timeouts: Timeouts | None = None, **policy: object
+        self,
+        *,
+        peer: str = "192.0.2.1",
+        secure: bool = False,
+        timeouts: Timeouts | None = None,
+        **policy: object,
     ) -> Session:
         site = Site(
             Policy("mx.example.test", **policy),  # type: ignore[arg-type]

@@ -51,9 +51,6 @@ class Destination(Protocol):
     def unlink(self) -> None:
         """Take the name back; silent when it is gone."""
 
-    def settle(self) -> None:
-        """Bookkeeping once the message is durable here; never raises."""
-
 
 class Staged:
     """Content on its way to the disk, in a file no reader looks at.
@@ -191,8 +188,6 @@ class Committer:
         ready = self._sync_directories(ready)
         for job in ready:
             job.staged.discard()
-            for destination in job.placed:
-                destination.settle()
         for job in jobs:
             job.report(job)
 

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from mailserver.mailbox import quota, trouble
+from mailserver.mailbox import trouble
 from mailserver.mailbox.tree import opened
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ _BLOCK = 1 << 20
 class Arrival:
     """One message's name in one mailbox."""
 
-    def __init__(self, maildir: Maildir, name: str, size: int) -> None:
+    def __init__(self, maildir: Maildir, name: str) -> None:
         self.directory = os.path.join(maildir.path, "new")
         self._maildir = maildir
         self._name = name
-        self._size = size
 
     def link(self, source: str, *, last: bool) -> None:
         """Give the content at `source` its name in `new`, making the mailbox if need be. Raises OSError."""
@@ -47,10 +46,6 @@ class Arrival:
             return
         except OSError as error:  # the sender hears of a failure and sends it again: a second copy
             trouble.log("not-taken-back", self._maildir.path, error)
-
-    def settle(self) -> None:
-        """Count the message for the quota; never raises."""
-        quota.add(self._maildir, self._size, 1)
 
     def _place(self, source: str, last: bool) -> None:
         with opened(self._maildir.path, "new") as new:

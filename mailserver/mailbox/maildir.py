@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from mailserver.durable import files
-from mailserver.mailbox import dovecot, trouble, uidl, wire
+from mailserver.mailbox import dovecot, trouble, wire
 from mailserver.mailbox.arrival import Arrival
 from mailserver.mailbox.names import Message, delivery_order, unique_name, unique_part
 from mailserver.mailbox.tree import SUBDIRECTORIES, messages_in, open_regular, opened
@@ -52,7 +52,6 @@ class Maildir:
         """Make what is missing of the mailbox, durably; harmless for one that is whole. Raises OSError."""
         for name in SUBDIRECTORIES:
             files.make_directory(os.path.join(self.path, name))
-        uidl.mark_as_ours(self.path)
 
     def scan(self) -> list[Message]:
         """All messages in the order of delivery. Opens no message. Raises OSError.
@@ -106,7 +105,7 @@ class Maildir:
 
     def arrival(self, unique: str, size: int, wire_size: int) -> Arrival:
         """The destination of a message: `size` octets on disk, `wire_size` on the wire, into `new`."""
-        return Arrival(self, f"{unique},S={size},W={wire_size}", size)
+        return Arrival(self, f"{unique},S={size},W={wire_size}")
 
     def _count(self, message: Message) -> int:
         key = self.path, message.unique

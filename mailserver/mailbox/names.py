@@ -17,6 +17,7 @@ MAX_UNIQUE = 70  # what POP3 allows a unique-id to be (RFC 1939 §7), so that ou
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
 _counter = itertools.count(1)
+_CHANCE = secrets.token_hex(6)
 _SIZE = re.compile(r",S=(\d{1,18})(?=[,:]|$)")
 _WIRE_SIZE = re.compile(r",W=(\d{1,18})(?=[,:]|$)")
 _TIME = re.compile(r"(\d{1,18})(?:\.[^.M]*M(\d{1,6}))?")
@@ -74,12 +75,11 @@ def delivery_order(message: Message) -> str:
 def unique_name() -> str:
     """A name no other message has or had: `time.M<usec>P<pid>Q<counter>R<random>.<host>`.
 
-    The counter keeps names of one process apart when the clock stands or leaps, the random part those of
-    different processes. The host is cut where the name would exceed MAX_UNIQUE.
+    The counter keeps names of one process apart when the clock stands or leaps, number and random part of
+    the process those of different ones. The host is cut where the name would exceed MAX_UNIQUE.
     """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    pid, counter, chance = os.getpid(), next(_counter), secrets.token_hex(6)
-    stem = f"{seconds}.M{nanoseconds // 1000:06d}P{pid}Q{counter}R{chance}"
+    stem = f"{seconds}.M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{_CHANCE}"
     return f"{stem}.{_HOST}"[:MAX_UNIQUE]
 
 

@@ -42,13 +42,6 @@ def unique_ids(maildir: Maildir, messages: Sequence[Message]) -> list[str]:
     return _distinct([message.unique for message in messages], recorded)
 
 
-def mark_as_ours(mailbox: str) -> None:
-    """Record that no ids are to be adopted, in a mailbox that has no history. Raises OSError."""
-    paths = [os.path.join(mailbox, name) for name in (FILE, dovecot.FILE)]
-    if not any(os.path.lexists(path) for path in paths):
-        files.replace(paths[0], HEADER)
-
-
 def _distinct(uniques: list[str], recorded: dict[str, str]) -> list[str]:
     """Recorded ids first: a name that happens to look like another message's recorded id is hashed."""
     taken = set(recorded.values())

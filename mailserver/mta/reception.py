@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Sequence
 
 from mailserver import maillog
@@ -22,6 +23,8 @@ from mailserver.pool import Busy, Pool
 
 SPILL = 256 * 1024  # octets of one message held in memory before they go to its file
 
+ROOM_AGE = 0.25  # seconds for which the free space is believed
+
 NO_SPACE = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -31,39 +34,41 @@ class OverQuota(Exception):
     """The mailbox has no room for this message."""
 
 
-class _WithinQuota:
-    """A mailbox that is asked for room once more when the message is placed.
+class _Counted:
+    """A mailbox with a quota. `strict`: it is asked for room once more when the message is placed.
 
     RCPT asked already; but sessions go side by side, and only here is one message placed after another, so
     a mailbox is not filled beyond its quota by many messages at once. Counted at once for the same reason.
     """
 
-    def __init__(self, place: Local, arrival: Arrival, size: int) -> None:
+    def __init__(self, place: Local, arrival: Arrival, size: int, *, strict: bool) -> None:
         self.directory = arrival.directory
         self._place = place
         self._arrival = arrival
         self._size = size
+        self._strict = strict
+        self._counted = False
 
     def link(self, source: str, *, last: bool) -> None:
-        if quotas.is_over(self._place.maildir, self._place.quota, self._size):
+        if self._strict and quotas.is_over(self._place.maildir, self._place.quota, self._size):
             raise OverQuota
         self._arrival.link(source, last=last)
-        self._arrival.settle()
+        self._counted = True
+        quotas.add(self._place.maildir, self._size, 1)
 
     def unlink(self) -> None:
         self._arrival.unlink()
-        quotas.add(self._place.maildir, -self._size, -1)
-
-    def settle(self) -> None:
-        """It is counted already."""
+        if self._counted:
+            self._counted = False
+            quotas.add(self._place.maildir, -self._size, -1)
 
 
 def _destination(message: Message, wire_size: int, place: Local, *, strict: bool) -> Destination:
     """Where one copy goes. With one reply for several mailboxes, a full one (it had room when RCPT asked)
-    is not `strict`: it takes one message too many, for refusing would keep the mail from the others."""
+    takes one message too many, for refusing would keep the mail from the others."""
     size = message.staged.size
     arrival = place.maildir.arrival(message.unique, size, wire_size)
-    return _WithinQuota(place, arrival, size) if strict and any(place.quota) else arrival
+    return _Counted(place, arrival, size, strict=strict) if any(place.quota) else arrival
 
 
 class Message:
@@ -82,6 +87,8 @@ class Reception:
         self._staging = staging
         self._committer = committer
         self._pool = pool
+        self._room = 0
+        self._look_again = 0.0
         self._discarding: set[asyncio.Future[None]] = set()
 
     def begin(self) -> Message:
@@ -89,8 +96,12 @@ class Reception:
 
     def has_room(self, size: int) -> bool:
         """Whether the file system takes a message of one and a half times `size` octets (Postfix's rule)."""
-        status = os.statvfs(self._staging)
-        return status.f_bavail * status.f_frsize > size + size // 2 and status.f_favail != 0
+        now = time.monotonic()
+        if now >= self._look_again:
+            status = os.statvfs(self._staging)
+            self._room = status.f_bavail * status.f_frsize if status.f_favail else 0
+            self._look_again = now + ROOM_AGE
+        return self._room > size + size // 2
 
     async def spill(self, message: Message) -> None:
         """Move what is held in memory to the message's file. Raises OSError, Busy."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.mailbox import wire
+from mailserver.mailbox import quota, wire
 from mailserver.mailbox.maildir import Maildir, Message, unique_name
 
 Deliver = Callable[..., Message]
@@ -30,7 +30,7 @@ def deliver(maildir: Maildir, tmp_path: Path) -> Deliver:
         unique = unique_name()
         arrival = maildir.arrival(unique, len(content), size)
         arrival.link(str(source), last=True)
-        arrival.settle()
+        quota.add(maildir, len(content), 1)
         return Message(f"{unique},S={len(content)},W={size}", "new")
 
     return deliver

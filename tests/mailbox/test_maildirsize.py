@@ -261,7 +261,7 @@ def test_parallel_deliveries_overshoot_by_no_more_than_themselves(maildir: Maild
             if not quota.is_over(box, Quota(2000, 0), 50):
                 arrival = box.arrival(f"{i}.w{worker}", 50, 52)
                 arrival.link(str(source), last=True)
-                arrival.settle()
+                quota.add(box, 50, 1)
 
     threads = [threading.Thread(target=fill, args=(worker,)) for worker in range(20)]
     for thread in threads:

@@ -97,8 +97,9 @@ def test_a_delivery_before_the_first_login_does_not_hinder_adoption(
     assert ids(migrated) == [*DOVECOT_IDS, message.unique]
 
 
-def test_a_mailbox_of_ours_never_adopts(maildir: Maildir, deliver: Deliver) -> None:
+def test_a_mailbox_that_was_read_once_never_adopts_later(maildir: Maildir, deliver: Deliver) -> None:
     message = deliver()
+    assert ids(maildir) == [message.unique]
     Path(maildir.path, "dovecot-uidlist").write_text(f"3 V1 N2\n1 :{message.name}\n")
     assert ids(maildir) == [message.unique]
 

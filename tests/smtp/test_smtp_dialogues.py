@@ -70,9 +70,12 @@ def test_in_memory(dialogue: Dialogue, cut: str, tmp_path: Path, monkeypatch: py
     assert office.staged() == []
     expected = Counter({user: int(n) for user, n in (line.split() for line in dialogue.all("got"))})
     found = Counter(
-        f"{file.parent.parent.name}@{file.parent.parent.parent.name}" for file in office.mail.glob("*/*/new/*")
+        f"{file.parent.parent.name}@{file.parent.parent.parent.name}"
+        for file in office.mail.glob("*/*/new/*")
     )
-    assert found == Counter({user if "@" in user else f"{user}@example.test": n for user, n in expected.items()})
+    assert found == Counter(
+        {user if "@" in user else f"{user}@example.test": n for user, n in expected.items()}
+    )
     for line in dialogue.all("content"):
         user, _, text = line.partition(" ")
         assert content(office.messages(user)[-1]) == unescape(text)
