@@ -8,14 +8,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Struct
 
 from mailserver.config.model import Settings
 
 _AT = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>.*)`")
 _AT_LEAST = re.compile(r"Expected `int` >= (\d+)")
 _AT_MOST = re.compile(r"Expected `int` <= (\d+)")
@@ -42,13 +43,34 @@ class Finding(NamedTuple):
         return "".join(parts).removeprefix(".")
 
 
+def unknown(document: dict[str, Any], kind: type[Struct] = Settings, path: Path = ()) -> Iterator[Finding]:
+    """The keys that no setting has; msgspec would tell one at a time, in a text that a key could forge."""
+    types = {field.encode_name: get_type_hints(kind)[field.name] for field in msgspec.structs.fields(kind)}
+    for key, value in document.items():
+        if key not in types:
+            yield Finding((*path, key), _suggestion(key, types))
+        elif isinstance(value, dict) and isinstance(types[key], type) and issubclass(types[key], Struct):
+            yield from unknown(value, types[key], (*path, key))
+        elif isinstance(value, list) and get_origin(types[key]) is tuple:
+            for index, item in enumerate(value):
+                if isinstance(item, dict):
+                    yield from unknown(item, get_args(types[key])[0], (*path, key, index))
+
+
+def _suggestion(key: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key[:60], names, n=1)
+    return (
+        f'unknown setting; did you mean "{close[0]}"?'
+        if close
+        else f"unknown setting; known: {', '.join(names)}"
+    )
+
+
 def finding(error: msgspec.ValidationError, document: object) -> Finding:
-    """Where in `document` the error is, and what was expected there instead."""
+    """Where in `document`, which has no unknown keys, the error is, and what was expected there."""
     match = _AT.fullmatch(str(error))
     assert match is not None
     text, path = match["text"], _parse_path(match["path"] or "")
-    if unknown := _UNKNOWN.fullmatch(text):
-        return Finding((*path, unknown["key"]), _unknown(unknown["key"], path))
     if missing := _MISSING.fullmatch(text):
         return Finding((*path, missing["key"]), "missing")
     expected = _expected(text, path)
@@ -59,17 +81,6 @@ def finding(error: msgspec.ValidationError, document: object) -> Finding:
 
 def _parse_path(path: str) -> Path:
     return tuple(int(index) if index else name for index, name in re.findall(r"\[(\d+)\]|\.([^.\[]+)", path))
-
-
-def _unknown(key: str, path: Path) -> str:
-    struct = _type_at(path)
-    names = [field.encode_name for field in msgspec.structs.fields(struct)]
-    close = difflib.get_close_matches(key, names, n=1)
-    return (
-        f'unknown setting; did you mean "{close[0]}"?'
-        if close
-        else f"unknown setting; known: {', '.join(names)}"
-    )
 
 
 def _expected(text: str, path: Path) -> str:

@@ -9,11 +9,12 @@ import copy
 import os
 import tomllib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
-from mailserver.config.explain import Path, finding
+from mailserver.config.explain import Path, finding, unknown
 from mailserver.config.model import Config, Listener, Settings
 from mailserver.transport.endpoint import parse as parse_endpoint
 
@@ -100,20 +101,24 @@ def _document(file: str) -> dict[str, Any] | Problem:
 
 def _convert(document: dict[str, Any], file: str) -> tuple[Settings | None, list[Problem]]:
     """The settings, or every problem: what is wrong is taken out and the rest is looked at again."""
-    problems: list[Problem] = []
     rest = copy.deepcopy(document)
-    while len(problems) < _MAX_PROBLEMS:
+    found = list(islice(unknown(document), _MAX_PROBLEMS))
+    for one in reversed(found):  # from the end, so that places in lists stay
+        _remove(rest, one.path)
+    while len(found) < _MAX_PROBLEMS:
         try:
             settings = msgspec.convert(rest, Settings, dec_hook=_read_value)
         except msgspec.ValidationError as error:
-            found = finding(error, rest)
-            if all(problem.key != found.key for problem in problems):  # taken out as wrong: not missing too
-                problems.append(Problem(file, found.key, found.problem))
-            if not _take_out(rest, found.path):
+            wrong = finding(error, rest)
+            if all(one.path != wrong.path for one in found):  # taken out as wrong: not missing too
+                found.append(wrong)
+            if not _take_out(rest, wrong.path):
                 break
         else:
-            return (None if problems else settings), problems
-    return None, problems
+            if not found:
+                return settings, []
+            break
+    return None, [Problem(file, one.key, one.problem) for one in found]
 
 
 def _read_value(kind: type, value: object) -> object:
@@ -125,7 +130,11 @@ def _take_out(document: Any, path: Path) -> bool:
     if path[0] == "listener" and len(path) > 1:
         document["listener"][path[1]] = _GOOD_LISTENER  # keeps the places of the others
         return True
-    holder: Any = document
+    return _remove(document, path)
+
+
+def _remove(document: Any, path: Path) -> bool:
+    holder = document
     for part in path[:-1]:
         holder = holder[part]
     return holder.pop(path[-1], None) is not None

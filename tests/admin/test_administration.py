@@ -233,6 +233,8 @@ def test_settling_keeps_what_a_person_wrote(administration, tmp_path):
     with open(path) as file:
         text = file.read()
     assert '# why\nquota = "1G" # much\n' in text
+    usual = str(tmp_path / "maildirs" / "example.org")
+    assert administration.settle_domain("example.org", usual, True).undeliverable_to_postmaster
     shown = administration.show_domain("own.example")
     assert (shown.undeliverable_to_postmaster, shown.quota) == (True, 1 << 30)
 

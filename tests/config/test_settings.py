@@ -1,7 +1,12 @@
 """Reading mailserver.toml: what is right becomes values, what is wrong one line that helps."""
 
+import tomllib
+
 import msgspec
 import pytest
+import tomlkit
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from mailserver.config import load
 from mailserver.config.model import Config, Listener
@@ -113,6 +118,43 @@ def test_one_problem_is_one_line(tmp_path, text, expected):
     [line] = problems(tmp_path, text)
     assert line.startswith(expected)
     assert len(line) < 300
+
+
+_NAMES = [
+    "hostname",
+    "limits",
+    "listener",
+    "protocol",
+    "endpoint",
+    "message_size",
+    "proxy_from",
+    "pop3",
+    "user",
+]
+_KEYS = st.sampled_from([*_NAMES, "x` - at `$.limits", "[0]", "a.b", ""]) | st.text(max_size=5)
+_LEAVES = st.none() | st.booleans() | st.integers(-5, 2**63 - 1) | st.floats() | st.text(max_size=8)
+_VALUES = st.recursive(
+    _LEAVES.filter(lambda value: value is not None),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(_KEYS, _VALUES, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_file_says_it_is_values_or_lines(tmp_path_factory, document):
+    try:
+        text = tomlkit.dumps(document)
+        tomllib.loads(text)
+    except ValueError:  # tomlkit's text is not always TOML
+        assume(False)
+    place = tmp_path_factory.getbasetemp() / "settings"
+    place.mkdir(exist_ok=True)
+    (place / "mailserver.toml").write_bytes(text.encode())
+    config, found = load.read(str(place))
+    assert (config is None) == bool(found)
+    assert all(str(problem).isprintable() for problem in found)
+    assert len({problem.key for problem in found}) == len(found) or any("listener" in p.key for p in found)
 
 
 def test_not_utf8_names_the_line(tmp_path):
