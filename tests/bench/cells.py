@@ -232,6 +232,7 @@ class Idle:
             target.restart()
             with _connected(port, 20):
                 pass  # what is made at the first connections is not theirs
+            time.sleep(0.5)
             before = processes.memory(target.pids)
             with _connected(port, count):
                 time.sleep(0.5)

@@ -49,16 +49,21 @@ def cpu_seconds(roots: Iterable[int]) -> float:
 
 
 def memory(roots: Iterable[int]) -> int:
-    """Octets in memory, what is shared divided among its sharers (PSS), over all processes of the trees."""
-    return sum(_pss(pid) for pid in tree(roots))
+    """Octets that are the processes' own: not backed by files, what is shared divided among its sharers.
+
+    Programs and libraries are left out: their share changes with whoever else runs them (another Python).
+    """
+    return sum(_own(pid) for pid in tree(roots))
 
 
-def _pss(pid: int) -> int:
+def _own(pid: int) -> int:
+    """Pss_Anon and Pss_Shmem of /proc/PID/smaps_rollup (Linux 5.4 and later)."""
+    kibibytes = 0
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                kibibytes += int(line.split()[1])
+    return kibibytes * 1024
 
 
 class PeakMemory:

@@ -123,6 +123,8 @@ def _measure(arguments: argparse.Namespace) -> int:
         about = machine(state)
         if about["file system"].startswith(("tmpfs", "overlay")):
             _say(f"{arguments.state} is {about['file system']}: syncs may cost nothing there; see --state")
+        if os.getloadavg()[0] > 0.5:
+            _say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): figures will say little")
         with _running(arguments.targets, state) as (targets, failures):
             number = arguments.rounds or (2 if arguments.short else 3)
             results = rounds.run(_cells(arguments), targets, number, _say)
