@@ -26,7 +26,7 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.run
-	$(PYTHON) tests/bench/run.py
+	$(PYTHON) tests/bench/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

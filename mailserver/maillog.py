@@ -32,6 +32,9 @@ class MailLog:
         self._dropped = 0
         self._closing = False
         self._writer = threading.Thread(target=self._run, name="maillog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write, once root's rights are given up: a thread has those of its beginning."""
         self._writer.start()
 
     def line(self, text: str) -> None:
@@ -65,7 +68,10 @@ class MailLog:
     def close(self) -> None:
         self._closing = True
         self._wake.set()
-        self._writer.join(timeout=5)
+        if self._writer.is_alive():
+            self._writer.join(timeout=5)
+        else:
+            self.flush()
 
     def _run(self) -> None:
         while True:
@@ -112,7 +118,7 @@ _counters: Counter[str] = Counter()
 
 
 def open_log(path: str | None) -> MailLog:
-    """Send the process's events to `path`, or to standard error for None. Raises OSError."""
+    """Send the process's events to `path`, or to standard error for None, once started. Raises OSError."""
     global _log
     fresh = MailLog(path)
     if _log is not None:

@@ -53,6 +53,7 @@ def serve(directory: str, overrides: Overrides) -> None:
     try:
         appliance = Appliance(config, lambda: overrides.apply(load(directory)))
         appliance.prepare()
+        log.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(appliance.serve())
     except (StateError, EndpointError, PrivilegeError) as error:
@@ -90,7 +91,8 @@ class Appliance:
         self._report_certificates()
         self._gate = Gate(limits(self.config))
         for listener in self.config.listeners:
-            self._open(listener)
+            self._listeners[listener] = opened = self._listener(listener)
+            opened.open(self._inherited)
         _write_pid(self.config.pid_file)
         if account is not None:
             drop(self.config.user or "", self.config.group)
@@ -104,10 +106,10 @@ class Appliance:
             return None
         return privileges.account(self.config.user, self.config.group)
 
-    def _open(self, listener: Listener) -> None:
-        """Bind. The factory is looked up at each connection: a reload may have replaced it."""
+    def _listener(self, listener: Listener) -> transport.Listener:
+        """Not bound yet. The factory is looked up at each connection: a reload may have replaced it."""
         endpoint = parse(listener.endpoint)
-        opened = transport.Listener(
+        return transport.Listener(
             endpoint,
             lambda peer: self._factories[listener](peer),
             gate=self._gate,
@@ -115,8 +117,6 @@ class Appliance:
             proxy_from=listener.proxy_from,
             refusal=REFUSALS[listener.protocol],
         )
-        opened.open(self._inherited)
-        self._listeners[listener] = opened
 
     def _report_certificates(self) -> None:
         for problem in self.certificates.reload():
@@ -173,7 +173,12 @@ class Appliance:
             await self._reload_asked.wait()
             self._reload_asked.clear()
             self._notifier.reloading()
-            await self._reload()
+            try:
+                await self._reload()
+            except Busy:
+                maillog.event("reload-put-off", reason="busy")
+                await asyncio.sleep(WATCH_INTERVAL)
+                self._reload_asked.set()
             self._notifier.ready()
 
     async def _reload(self) -> None:
@@ -188,24 +193,31 @@ class Appliance:
         if fixed:
             maillog.event("config-needs-restart", keys=" ".join(fixed))
             fresh = replace(fresh, **{name: getattr(self.config, name) for name in fixed})
-        self._change_listeners(fresh)
+        opened = await self._change_listeners(fresh)
         self._gate.limits = limits(fresh)
         self.config = fresh
         self._serve_with(fresh)
+        for listener in opened:
+            listener.start()
         maillog.event("reloaded", listeners=" ".join(x.endpoint for x in self._listeners))
 
-    def _change_listeners(self, fresh: Config) -> None:
+    async def _change_listeners(self, fresh: Config) -> list[transport.Listener]:
+        """Close what is no longer wanted, bind what is new; returns the new ones, not started yet."""
+        added = []
         for gone in set(self._listeners) - set(fresh.listeners):
             self._listeners.pop(gone).close()
         for new in fresh.listeners:
             if new in self._listeners:
                 continue
+            opened = self._listener(new)
             try:
-                self._open(new)
+                await self._core.storage.run(opened.open, self._inherited)  # names may have to be resolved
             except EndpointError as error:
                 maillog.event("listener-failed", problem=str(error))
             else:
-                self._listeners[new].start()
+                self._listeners[new] = opened
+                added.append(opened)
+        return added
 
     async def _watching(self) -> None:
         """Ask for a reload when the settings or a certificate were changed by hand."""
