@@ -37,6 +37,7 @@ SOFT_ERRORS, HARD_ERRORS = (
     100,
 )  # refused commands: after the first number slowed down, after the second cut
 ERROR_DELAY = 1.0  # seconds, for each refused command over the soft limit
+TURN = 32  # replies to commands that came together, before other sessions have their turn
 SMUGGLING_WAIT = 10.0  # seconds for an end of data that may never come
 
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # the library's log; ours is maillog
@@ -116,7 +117,7 @@ class Session(SMTP):
         self.peer = peer
         self.dialogue = Transaction(site.policy, site.router, site.reception, peer.address)
         self.dialogue.secure = peer.secure
-        self._errors = 0
+        self._errors = self._replies = 0
         self._silence_end = self._content_end = 0.0
         self._draining = False
         self._closing = False
@@ -204,6 +205,9 @@ class Session(SMTP):
     async def _send(self, reply: Reply) -> None:
         if reply.permanent:
             reply = await self._count_error(reply)
+        self._replies += 1
+        if self._replies % TURN == 0:
+            await asyncio.sleep(0)
         if self._closing:
             raise _Gone
         self._writer.write(reply.encode())

@@ -8,6 +8,7 @@ or stays. A task exists only while there is input to answer. Not here: what a li
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ __all__ = ["Answer", "Connections", "Driver", "LineSession", "Then", "Timeouts"]
 
 INPUT = 16 * 1024  # octets of unanswered lines held before reading pauses (and one read more)
 OUTPUT = 64 * 1024  # octets of answers held, and the aim of one trip to a thread for a stream
+TURN = 32  # lines answered that came together, before other connections have their turn
 BUSY_DELAY = 0.05  # seconds between tries to go on with a stream while the pool is full
 
 
@@ -235,7 +237,11 @@ class Driver(asyncio.Protocol):
 
     async def _converse(self) -> None:
         """Answer all lines that are there; answers that come together leave together."""
-        while not self._closing:
+        for answered in itertools.count(1):
+            if answered % TURN == 0:
+                await asyncio.sleep(0)
+            if self._closing:
+                return
             if not self._lines.ready:
                 await self._flush()
                 if not self._lines.ready:
