@@ -330,9 +330,10 @@ class Session(SMTP):
         self._reader._buffer.clear()  # type: ignore[attr-defined]
         try:
             secure = await upgrade(plain, self, self.site.tls(), self.site.timeouts.handshake)
-        except OSError:
+        except OSError as error:
             maillog.count("tls.failed")
             plain.abort()
+            self.connection_lost(error)  # nobody is told of the end of a failed handshake
             raise _Gone from None
         self._reader._transport = self._writer._transport = secure  # type: ignore[attr-defined]
         self.transport = secure
