@@ -181,7 +181,8 @@ class Server:
 
     @property
     def output(self) -> str:
-        return "\n".join(self._lines)
+        """The last of what it said, for a test that failed."""
+        return "\n".join(self._lines[-40:])
 
     # -- its end ---------------------------------------------------------------------------------
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import programs
 import pytest
 import serving
 
@@ -62,39 +62,7 @@ def mailboxes(running: Running) -> Iterator[serving.Site]:
         running.site.empty(user)
 
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run a program that must be installed, at home in a temporary directory; what it said, if it went well."""
-
-    def run(
-        program: str, *arguments: object, stdin: str = "", code: int | None = 0
-    ) -> subprocess.CompletedProcess[str]:
-        need(program)
-        done = subprocess.run(
-            [program, *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-            env={
-                "PATH": f"{os.environ['PATH']}:/usr/sbin",
-                "HOME": str(tmp_path),
-                "LC_ALL": "C.UTF-8",
-            },
-        )
-        assert code is None or done.returncode == code, f"{done.args}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return run
-
-
-def need(program: str) -> str:
-    """The path of a program; skips the test where it is not installed."""
-    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
-    if path is None:
-        pytest.skip(f"{program} is not installed")
-    return path
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program, at home in a temporary directory."""
+    return partial(programs.run, tmp_path)
