@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -41,3 +45,62 @@ def run(
     )
     assert code is None or done.returncode == code, f"{done.args}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+class Daemon:
+    """A program that goes on until it is told to stop, and what it says meanwhile."""
+
+    def __init__(self, command: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        self._happened = threading.Condition()
+        self._lines: list[str] = []
+        self._ended = False
+        self.process = subprocess.Popen(
+            [need(command[0]), *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8", **(more or {})},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            with self._happened:
+                self._lines.append(line.decode("utf-8", "backslashreplace").rstrip("\n"))
+                self._happened.notify_all()
+        with self._happened:
+            self._ended = True
+            self._happened.notify_all()
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Wait for a line in which `pattern` is found."""
+        seen = 0
+        with self._happened:
+            while True:
+                for line in self._lines[seen:]:
+                    if match := re.search(pattern, line):
+                        return match
+                seen = len(self._lines)
+                assert not self._ended, f"ended before {pattern!r}:\n{self.output}"
+                assert self._happened.wait(LIMIT), f"no {pattern!r}:\n{self.output}"
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self._lines[-40:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """SIGTERM, and SIGKILL if that is not enough; its output ends with the last of its children."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        assert self.process.stdout
+        self.process.stdout.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -336,6 +337,13 @@ class Site:
     def empty(self, user: str) -> None:
         """Take everything out of a mailbox, when no session has it open any more."""
         shutil.rmtree(self.mailbox(user), ignore_errors=True)
+
+    def give(self, owner: str) -> None:
+        """Make all of it the property of another user, for a server that becomes that user."""
+        account = pwd.getpwnam(owner)
+        for path in [self.root, *self.root.rglob("*")]:
+            os.chown(path, account.pw_uid, account.pw_gid)
+        self.root.chmod(0o755)
 
     def close(self) -> None:
         self.ports.close()
