@@ -365,7 +365,8 @@ class Session(SMTP):
                 await self.site.reception.spill(content.message)
         self._smuggling = False
         if rest:
-            self._reader.feed_data(rest)  # the buffer is empty here: pipelined commands stay in order
+            # The buffer is empty here, so pipelined commands stay in order; the client's end may be known already
+            self._reader._buffer.extend(rest)  # type: ignore[attr-defined]
 
     async def _read_chunk(self, chunk: Chunk) -> None:
         content = None if chunk.refused else self.dialogue.content
