@@ -65,7 +65,7 @@ class Files(Generic[C, V]):
             entry is None
             or not entry.settled
             or entry.context is not context
-            or entry.signature != (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+            or entry.signature != _signature(found)
         ):
             entry = self._read(path, found, context)
         if entry.fault is not None:

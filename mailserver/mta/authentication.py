@@ -102,13 +102,14 @@ class Authenticator:
     async def _judge(self, name: str, password: str, source: str) -> tuple[Login, float]:
         """The verdict, and when the check began. Raises what stands in the way of one."""
         address = self._address(name)
-        user = self._user(address)
-        if user and self._verified.knows(user, password):
+        if user := self._remembered(address, password):
             return Login(Outcome.OK, user), self._clock()  # no guess, so it waits behind none
         line = self._sources.line(source)
         async with line.turn():
             began = self._clock()
-            user = self._user(address)  # it may have waited
+            if user := self._remembered(address, password):  # by another session meanwhile
+                return Login(Outcome.OK, user), began
+            user = self._user(address)
             try:
                 verdict = await self._verify(user, password)
             except asyncio.CancelledError:
@@ -129,6 +130,10 @@ class Authenticator:
             return parse_mailbox(name) if len(name) <= MOST_NAME else None
         except AddressError:
             return None
+
+    def _remembered(self, address: Address | None, password: str) -> User | None:
+        user = self._user(address)
+        return user if user and self._verified.knows(user, password) else None
 
     def _user(self, address: Address | None) -> User | None:
         user = self._directory.user(address.domain, address.local) if address else None

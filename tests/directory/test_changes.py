@@ -314,7 +314,7 @@ def test_of_two_that_add_and_remove_a_domain_nobody_meets_a_half(directory: Dire
     won = race(
         directory,
         """
-for number in range(60):
+while won < 20:
     try:
         directory.add_domain("example.net", {"quota": "1G"})
         won += 1
@@ -326,7 +326,7 @@ for number in range(60):
         pass
 """,
     )
-    assert sum(won) >= 60
+    assert won == [20, 20]
     assert names(directory, "") <= {"example.org", "example.net"}
 
 

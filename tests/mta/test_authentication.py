@@ -350,6 +350,11 @@ def test_guesses_of_one_source_are_few(world: World, source: Callable[[int], str
     assert 5 <= guessed <= 20  # a third of one a second, the first ones included
 
 
+def test_hanging_up_during_the_check_is_a_failure(world: World) -> None:
+    world.pool.costs = lambda *_: 1.0
+    assert guess_for(world, 60, 1, lambda _: HOME, hang_up=True) <= 20
+
+
 def test_owner_from_elsewhere_notices_nothing(world: World, cheap: None) -> None:
     guess_for(world, 60, 16, lambda _: HOME, hang_up=False)
     assert world.run(world.login("ann@example.org", source=AWAY)) == [(Outcome.OK, 0.03)]
@@ -376,7 +381,8 @@ def test_more_failures_wait_longer_and_time_forgets(world: World) -> None:
     assert took == sorted(took)
     assert took[-1] == pytest.approx(8, abs=0.1)
     world.time.now += 61
-    assert world.run(world.login("ann@example.org", "wrong")) == [(Outcome.WRONG, DELAY)]
+    for _ in range(2):
+        assert world.run(world.login("ann@example.org", "wrong")) == [(Outcome.WRONG, DELAY)]
 
 
 def test_success_does_not_buy_guesses(world: World) -> None:
@@ -401,6 +407,19 @@ def test_too_many_at_once_are_delayed(world: World, cheap: None) -> None:
     assert outcomes.count(Outcome.DELAYED) >= 96
     assert len(world.pool.verified) <= 12
     assert all(seconds <= 40 for _, seconds in results)
+
+
+def test_line_of_one_source_is_bounded(world: World, cheap: None) -> None:
+    results = world.run(*(world.login("ann@example.org") for _ in range(200)))
+    outcomes = [outcome for outcome, _ in results]
+    assert outcomes.count(Outcome.OK) == guesses.Line.AT_A_TIME + guesses.Line.MOST_WAITING
+    assert [seconds for outcome, seconds in results if outcome is Outcome.DELAYED] == [0.0] * 96
+
+
+def test_many_sessions_of_one_user_share_a_check(world: World) -> None:
+    results = world.run(*(world.login("ann@example.org") for _ in range(50)))
+    assert results == [(Outcome.OK, 0.03)] * 50
+    assert len(world.pool.verified) == guesses.Line.AT_A_TIME
 
 
 def test_removed_user_is_out_though_already_in_line(world: World) -> None:
