@@ -175,6 +175,17 @@ class Server:
                 assert not self._ended, f"the server ended before {name} {wanted}:\n{self.output}"
                 assert self._happened.wait(LIMIT), f"no {name} {wanted}:\n{self.output}"
 
+    def says(self, pattern: str) -> re.Match[str]:
+        """Wait for a line of any kind in which `pattern` is found."""
+        seen = 0
+        with self._happened:
+            while True:
+                for line in self._lines[seen:]:
+                    if match := re.search(pattern, line):
+                        return match
+                seen = len(self._lines)
+                assert self._happened.wait(LIMIT), f"no {pattern!r}:\n{self.output}"
+
     def events(self, name: str) -> list[dict[str, str]]:
         """All events of that name so far."""
         found = (parse(line) for line in list(self._lines))
