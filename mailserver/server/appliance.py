@@ -46,11 +46,12 @@ class StartError(Exception):
 
 def serve(directory: str, overrides: Overrides) -> None:
     """Serve the configuration in `directory` until told to stop. Raises ConfigError, StartError."""
+    watch = Watch(directory)
     config = overrides.apply(load(directory))
     _check_user(config)
     log = _open_log(config)
     try:
-        appliance = Appliance(config, lambda: overrides.apply(load(directory)))
+        appliance = Appliance(config, lambda: overrides.apply(load(directory)), watch)
         appliance.prepare()
         log.start()
         with asyncio.Runner(loop_factory=_new_loop()) as runner:
@@ -65,11 +66,12 @@ def serve(directory: str, overrides: Overrides) -> None:
 class Appliance:
     """One server. `prepare` does what needs root, then gives root up; `serve` is the rest of its life."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], watch: Watch) -> None:
         self.config = config
         self.state = State(config.maildirs)
         self.certificates = Certificates(config.tls, config.hostname)
         self._reread = reread
+        self._watch = watch
         self._listeners: dict[Listener, transport.Listener] = {}
         self._factories: dict[Listener, Factory] = {}
         self._inherited = notify.inherited()
@@ -220,12 +222,10 @@ class Appliance:
 
     async def _watching(self) -> None:
         """Ask for a reload when the settings or a certificate were changed by hand."""
-        watch = Watch(self.config.file, self.config.tls)
-        await self._core.storage.run(watch.changed)
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             with contextlib.suppress(Busy):
-                if await self._core.storage.run(watch.changed):
+                if await self._core.storage.run(self._watch.changed):
                     self._reload_asked.set()
 
     async def _sweeping(self) -> None:

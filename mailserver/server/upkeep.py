@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from mailserver.config.load import FILE
 from mailserver.mailbox.sweep import Sweeper
 from mailserver.pool import Pool
 
@@ -15,12 +16,16 @@ SWEEP_INTERVAL = 3600.0
 
 
 class Watch:
-    """Remembers the settings file and the certificates as they were when last looked at."""
+    """Remembers the settings file and the certificates as they were when last looked at.
 
-    def __init__(self, settings: str, certificates: str) -> None:
-        self._settings = settings
-        self._certificates = certificates
-        self._seen: list[tuple[str, int, int, int]] = []
+    Made before they are read, so that a change while a server starts is one, too.
+    """
+
+    def __init__(self, directory: str) -> None:
+        """Looks for the first time at the configuration in `directory`."""
+        self._settings = os.path.join(directory, FILE)
+        self._certificates = os.path.join(directory, "tls")
+        self._seen = [_look(path) for path in self._files()]
 
     def changed(self) -> bool:
         """Whether a file is another one than last time; missing files count too."""
