@@ -89,6 +89,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     user: AccountName | None = None
     group: AccountName | None = None
     allow_root: bool = False
+    workers: Annotated[int, Meta(ge=1, le=16)] | None = None
+    """Processes that serve; by default one a core, at most 8."""
     log_file: PathText | None = None
     pid_file: PathText | None = None
     listeners: tuple[Listener, ...] = field(name="listener", default=())

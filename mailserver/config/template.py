@@ -44,6 +44,9 @@ default_domain = {default_domain}
 #group = "mailserver"
 #allow_root = false
 
+# How many processes serve. By default one a core, at most 8.
+#workers = 2
+
 # One line per event goes to standard error, or to a file that is reopened on SIGUSR1.
 #log_file = "/var/log/mailserver.log"
 

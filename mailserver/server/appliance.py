@@ -1,43 +1,38 @@
 """The appliance: one server from start to stop. The only place that connects the parts.
 
 Start: read the configuration, lock the state, open log, keys and ports, become the configured user, clean
-up after a crash, serve. While it runs, SIGHUP or a changed file reloads, SIGUSR1 reopens the log, SIGTERM
-and SIGINT drain and stop. Not here: what is spoken (`server.services`), arguments (`cli.serve`).
+up after a crash; then the supervisor forks workers, and they serve.
+Not here: what is spoken (`services`), workers' lives (`worker`, `supervisor`), arguments (`cli.serve`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import os
-import signal
 from collections.abc import Callable
-from functools import partial
 
 from msgspec.structs import replace
 
-import mailserver
 from mailserver import maillog
 from mailserver.config.load import ConfigError, load
 from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
-from mailserver.mailbox.steady import SteadyClock
-from mailserver.mailbox.sweep import Sweeper
-from mailserver.pool import Busy
 from mailserver.server import notify, privileges
 from mailserver.server.privileges import PrivilegeError, drop
-from mailserver.server.services import REFUSALS, Core, Factory, Services, limits
+from mailserver.server.services import REFUSALS, limits
 from mailserver.server.state import State, StateError
-from mailserver.server.upkeep import SWEEP_INTERVAL, WATCH_INTERVAL, Watch, sweep
+from mailserver.server.supervisor import FamilyError, Supervisor
+from mailserver.server.upkeep import Watch
+from mailserver.server.worker import Factories, Grounds
 from mailserver.transport import listener as transport
 from mailserver.transport.endpoint import EndpointError, parse
-from mailserver.transport.listener import Gate
+from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
+MOST_WORKERS = 8  # by default, however many cores there are
 LOOPBACK = ("127.", "::1", "localhost")
 # What a running server cannot change: it would be another server.
-FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file")
+FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file", "workers")
 
 
 class StartError(Exception):
@@ -51,12 +46,11 @@ def serve(directory: str, overrides: Overrides) -> None:
     _check_user(config)
     log = _open_log(config)
     try:
-        appliance = Appliance(config, lambda: overrides.apply(load(directory)), watch)
-        appliance.prepare()
-        log.start()
-        with asyncio.Runner(loop_factory=_new_loop()) as runner:
-            runner.run(appliance.serve())
-    except (StateError, EndpointError, PrivilegeError) as error:
+        appliance = Appliance(config, lambda: overrides.apply(load(directory)))
+        grounds = appliance.prepare()
+        supervisor = Supervisor(grounds, _workers(config), appliance.refresh, notify.Notifier())
+        supervisor.run(log, watch)
+    except (StateError, EndpointError, PrivilegeError, FamilyError) as error:
         raise StartError(str(error)) from error
     finally:
         _remove_pid(config.pid_file)
@@ -64,196 +58,108 @@ def serve(directory: str, overrides: Overrides) -> None:
 
 
 class Appliance:
-    """One server. `prepare` does what needs root, then gives root up; `serve` is the rest of its life."""
+    """Makes the grounds on which workers serve, at the start and for each new configuration."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], watch: Watch) -> None:
-        self.config = config
-        self.state = State(config.maildirs)
-        self.certificates = Certificates(config.tls, config.hostname)
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._reread = reread
-        self._watch = watch
-        self._listeners: dict[Listener, transport.Listener] = {}
-        self._factories: dict[Listener, Factory] = {}
         self._inherited = notify.inherited()
-        self._notifier = notify.Notifier()
-        self._stop = asyncio.Event()
-        self._reload_asked = asyncio.Event()
+        self._factories: Factories = {}
+        self._state = State(config.maildirs)
+        self._gate = Gate(limits(config))
+        self._certificates = Certificates(config.tls, config.hostname)
+        self._grounds = self._new_grounds(config)
 
-    # -- start -----------------------------------------------------------------------------------
+    def prepare(self) -> Grounds:
+        """Everything before the first fork; at its end root's rights are given up.
 
-    def prepare(self) -> None:
-        """Everything before the loop runs. Raises StateError, EndpointError, PrivilegeError."""
-        account = self._account()
-        made = self.state.prepare()
-        self.state.lock()
+        Raises StateError, EndpointError, PrivilegeError.
+        """
+        grounds, config = self._grounds, self._grounds.config
+        account = _account(config)
+        made = self._state.prepare()
+        self._state.lock()
         if account is not None:
-            for path in [*made, self.state.lock_file]:  # sockets take after their directory
+            for path in [*made, self._state.lock_file]:  # sockets take after their directory
                 os.chown(path, *account)
         self._report_certificates()
-        self._gate = Gate(limits(self.config))
-        for listener in self.config.listeners:
-            self._listeners[listener] = opened = self._listener(listener)
-            opened.open(self._inherited)
-        _write_pid(self.config.pid_file)
+        for at in config.listeners:
+            grounds.listeners[at] = self._listener(at)
+            grounds.listeners[at].open(self._inherited)
+        _write_pid(config.pid_file)
         if account is not None:
-            drop(self.config.user or "", self.config.group)
-        self.state.check_writable()
-        _check_readable(self.config.domains)
-        self.state.recover()
+            drop(config.user or "", config.group)
+        self._state.check_writable()
+        _check_readable(config.domains)
+        self._state.recover()
+        return grounds
 
-    def _account(self) -> tuple[int, int] | None:
-        """Whom to become; None to stay who we are."""
-        if self.config.user is None or os.geteuid() != 0:
+    def refresh(self) -> Grounds | None:
+        """Grounds for what the files say now; None, and a line in the log, where they say nothing useful."""
+        self._report_certificates()
+        try:
+            config = self._reread()
+        except ConfigError as error:
+            maillog.event("config-refused", problem=error)
             return None
-        return privileges.account(self.config.user, self.config.group)
+        old = self._grounds.config
+        fixed = [name for name in FIXED if getattr(config, name) != getattr(old, name)]
+        if fixed:
+            maillog.event("config-needs-restart", keys=" ".join(fixed))
+            config = replace(config, **{name: getattr(old, name) for name in fixed})
+        fresh = self._new_grounds(config)
+        self._open_listeners(fresh)
+        self._gate.limits = limits(config)
+        self._grounds = fresh
+        return fresh
 
-    def _listener(self, listener: Listener) -> transport.Listener:
-        """Not bound yet. The factory is looked up at each connection: a reload may have replaced it."""
-        endpoint = parse(listener.endpoint)
+    def _open_listeners(self, fresh: Grounds) -> None:
+        """Keep those that stay, bind the new ones. An endpoint that cannot be bound is left out."""
+        here = {at.endpoint: listener for at, listener in self._grounds.listeners.items()}
+        for at in fresh.config.listeners:
+            if at in self._grounds.listeners:
+                fresh.listeners[at] = self._grounds.listeners[at]
+                continue
+            listener = self._listener(at)
+            if at.endpoint in here:
+                listener.take_over(here[at.endpoint])
+            else:
+                try:
+                    listener.open(self._inherited)
+                except EndpointError as error:
+                    maillog.event("listener-failed", problem=error)
+                    continue
+            fresh.listeners[at] = listener
+
+    def _new_grounds(self, config: Config) -> Grounds:
+        return Grounds(config, self._state, self._certificates, self._gate, self._factories)
+
+    def _listener(self, at: Listener) -> transport.Listener:
+        """Not bound yet. Its factory is looked up at each connection: it is the worker's."""
+        endpoint = parse(at.endpoint)
         return transport.Listener(
             endpoint,
-            lambda peer: self._factories[listener](peer),
+            lambda peer: self._factories[at](peer),
             gate=self._gate,
-            certificates=self.certificates if endpoint.tls else None,
-            proxy_from=listener.proxy_from,
-            refusal=REFUSALS[listener.protocol],
+            certificates=self._certificates if endpoint.tls else None,
+            proxy_from=at.proxy_from,
+            refusal=REFUSALS[at.protocol],
         )
 
     def _report_certificates(self) -> None:
-        for problem in self.certificates.reload():
+        for problem in self._certificates.reload():
             maillog.event("certificate-problem", problem=problem)
 
-    # -- life ------------------------------------------------------------------------------------
 
-    async def serve(self) -> None:
-        """Accept, until SIGTERM or SIGINT; then drain."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_unforeseen)
-        self._core = Core(self.config, self.state.staging, self.certificates, self._gate)
-        self._serve_with(self.config)
-        for opened in self._listeners.values():
-            opened.start()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGINT, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
-        loop.add_signal_handler(signal.SIGUSR1, maillog.reopen)
-        gc.freeze()  # what is there now stays: the collector need not look at it again and again
-        maillog.event(
-            "serving", version=mailserver.__version__, listeners=" ".join(x.endpoint for x in self._listeners)
-        )
-        self._notifier.ready()
-        chores = [
-            asyncio.ensure_future(chore)
-            for chore in (self._reloading(), self._watching(), self._sweeping(), self._notifier.watch())
-        ]
-        await self._stop.wait()
-        for chore in chores:
-            chore.cancel()
-        await asyncio.gather(*chores, return_exceptions=True)
-        await self._shut_down()
-
-    def _serve_with(self, config: Config) -> None:
-        services = Services(config, self._core)
-        self._factories = {listener: services.factory(listener) for listener in self._listeners}
-        self._services = services
-
-    async def _shut_down(self) -> None:
-        """Take nothing new, let sessions end, finish what was accepted."""
-        self._notifier.stopping()
-        maillog.event("stopping", connections=len(self._core.connections))
-        for opened in self._listeners.values():
-            opened.close()
-        cut = await self._core.connections.drain(self.config.limits.drain_timeout)
-        await asyncio.get_running_loop().run_in_executor(None, self._core.close)
-        maillog.event("stopped", cut=cut, **maillog.counters())
-
-    # -- changes ---------------------------------------------------------------------------------
-
-    async def _reloading(self) -> None:
-        while True:
-            await self._reload_asked.wait()
-            self._reload_asked.clear()
-            self._notifier.reloading()
-            try:
-                await self._reload()
-            except Busy:
-                maillog.event("reload-put-off", reason="busy")
-                await asyncio.sleep(WATCH_INTERVAL)
-                self._reload_asked.set()
-            self._notifier.ready()
-
-    async def _reload(self) -> None:
-        """Take over what the files say now; what is wrong in them is logged, and the old values stay."""
-        await self._core.storage.run(self._report_certificates)
-        try:
-            fresh = await self._core.storage.run(self._reread)
-        except ConfigError as error:
-            maillog.event("config-refused", problem=str(error))
-            return
-        fixed = [name for name in FIXED if getattr(fresh, name) != getattr(self.config, name)]
-        if fixed:
-            maillog.event("config-needs-restart", keys=" ".join(fixed))
-            fresh = replace(fresh, **{name: getattr(self.config, name) for name in fixed})
-        opened = await self._change_listeners(fresh)
-        self._gate.limits = limits(fresh)
-        self.config = fresh
-        self._serve_with(fresh)
-        for listener in opened:
-            listener.start()
-        maillog.event("reloaded", listeners=" ".join(x.endpoint for x in self._listeners))
-
-    async def _change_listeners(self, fresh: Config) -> list[transport.Listener]:
-        """Close what is no longer wanted, bind what is new; returns the new ones, not started yet."""
-        added = []
-        for gone in set(self._listeners) - set(fresh.listeners):
-            self._listeners.pop(gone).close()
-        for new in fresh.listeners:
-            if new in self._listeners:
-                continue
-            opened = self._listener(new)
-            try:
-                await self._core.storage.run(opened.open, self._inherited)  # names may have to be resolved
-            except EndpointError as error:
-                maillog.event("listener-failed", problem=str(error))
-            else:
-                self._listeners[new] = opened
-                added.append(opened)
-        return added
-
-    async def _watching(self) -> None:
-        """Ask for a reload when the settings or a certificate were changed by hand."""
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            with contextlib.suppress(Busy):
-                if await self._core.storage.run(self._watch.changed):
-                    self._reload_asked.set()
-
-    async def _sweeping(self) -> None:
-        clock = SteadyClock(self.state.sweep_file)
-        while True:
-            mailboxes = partial(self._services.mailboxes.every, self._core.directory)
-            sweeper = Sweeper(mailboxes, self.config.trash.retention, clock)
-            with contextlib.suppress(Busy):  # the next pass finds what this one left
-                removed = await sweep(sweeper, self._core.storage)
-                maillog.event("swept", files_removed=removed)
-            await asyncio.sleep(SWEEP_INTERVAL)
+def _account(config: Config) -> tuple[int, int] | None:
+    """Whom to become; None to stay who we are."""
+    if config.user is None or os.geteuid() != 0:
+        return None
+    return privileges.account(config.user, config.group)
 
 
-def _new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's where the platform has it: twice the messages of asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What no session caught: kind only, for the log is no place for a client's data."""
-    error = context.get("exception")
-    maillog.count("loop.unforeseen")
-    maillog.event("unforeseen", error=type(error).__name__ if error else "none", what=context.get("message"))
+def _workers(config: Config) -> int:
+    """How many processes serve: as configured, else one a core."""
+    return config.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def _check_user(config: Config) -> None:

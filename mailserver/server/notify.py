@@ -6,7 +6,6 @@ descriptors), signals.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -65,11 +64,10 @@ class Notifier:
         """One line for people."""
         self._send("STATUS=" + " ".join(text.split()))
 
-    async def watch(self) -> None:
-        """Feed the watchdog from the loop, for ever; returns if there is none."""
-        while self.interval:
+    def alive(self) -> None:
+        """Feed the watchdog, if there is one; to be called every `interval` seconds."""
+        if self.interval:
             self._send("WATCHDOG=1")
-            await asyncio.sleep(self.interval)
 
     def _send(self, state: str) -> None:
         if not self._address:

@@ -1,8 +1,6 @@
 """What is served, built from one configuration: which protocol a connection to a listener speaks.
 
-`Services` is made anew for each configuration; sessions keep the one they began with. `Core` is what
-outlives configurations: threads, counters of connections, the directory.
-Not here: listeners and their life (`server.appliance`).
+Not here: listeners, and the life of the process around them (`server.worker`).
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from mailserver.pop3 import Policy as Pop3Policy
 from mailserver.smtp import server as smtp
 from mailserver.smtp.transaction import Policy as SmtpPolicy
 from mailserver.transport.driver import Connections, Driver, Timeouts
-from mailserver.transport.listener import Gate, Limits, Peer
+from mailserver.transport.listener import Limits, Peer
 from mailserver.transport.tls import Certificates
 
 HANDSHAKE = 30.0  # seconds for TLS and PROXY before a session begins
@@ -40,52 +38,37 @@ REFUSALS = {
 Factory = Callable[[Peer], asyncio.Protocol]
 
 
-class Core:
-    """Threads and counts of one process; needs the state directories to be there."""
-
-    def __init__(self, config: Config, staging: str, certificates: Certificates, gate: Gate) -> None:
-        cores = os.cpu_count() or 1
-        self.hashing = Pool("hash", threads=cores, waiting=256)
-        self.storage = Pool("storage", threads=8, waiting=4096)
-        self.committer = Committer(staging)
-        self.reception = Reception(staging, self.committer, self.storage)
-        self.directory = Directory(config.domains)
-        self.connections = Connections()
-        self.certificates = certificates
-        self.gate = gate
-        self._authenticator: Authenticator | None = None
-        self._login_settings: tuple[str | None, bool, float] | None = None
-
-    def authenticator(self, config: Config) -> Authenticator:
-        """Who checks passwords by these settings: if they stay, the same, with what it remembers."""
-        settings = (config.default_domain, config.passwords.upgrade, config.passwords.failure_delay)
-        if self._authenticator is None or self._login_settings != settings:
-            self._authenticator = Authenticator(self.directory, self.hashing, *settings)
-            self._login_settings = settings
-        return self._authenticator
-
-    def close(self) -> None:
-        """Finish what was accepted, end the threads."""
-        self.committer.close()
-        self.storage.close()
-        self.hashing.close()
-
-
 class Services:
-    """The protocols of one configuration."""
+    """The protocols of one configuration, with the threads behind them; needs the state directories."""
 
-    def __init__(self, config: Config, core: Core) -> None:
+    def __init__(self, config: Config, staging: str, certificates: Certificates) -> None:
         self._config = config
-        self._core = core
+        self._certificates = certificates
+        self._hashing = Pool("hash", threads=os.cpu_count() or 1, waiting=256)
+        self.storage = Pool("storage", threads=8, waiting=4096)
+        self._committer = Committer(staging)
+        self._reception = Reception(staging, self._committer, self.storage)
+        self.directory = Directory(config.domains)
         self.mailboxes = Mailboxes(config.maildirs)
+        self.connections = Connections()
         self._routing = Routing(
-            core.directory,
+            self.directory,
             self.mailboxes,
-            core.storage,
+            self.storage,
             config.default_domain,
             config.addresses.recipient_delimiter,
         )
-        self._pop3 = Pop3(core.authenticator(config), self._mailbox_of, core.storage)
+        passwords = config.passwords
+        authenticator = Authenticator(
+            self.directory, self._hashing, config.default_domain, passwords.upgrade, passwords.failure_delay
+        )
+        self._pop3 = Pop3(authenticator, self._mailbox_of, self.storage)
+
+    def close(self) -> None:
+        """Finish what was accepted, end the threads."""
+        self._committer.close()
+        self.storage.close()
+        self._hashing.close()
 
     def factory(self, listener: Listener) -> Factory:
         """What makes the protocol of a connection to `listener`."""
@@ -94,7 +77,7 @@ class Services:
         return self._smtp_factory(lmtp=listener.protocol == "lmtp")
 
     def _smtp_factory(self, *, lmtp: bool) -> Factory:
-        config, core = self._config, self._core
+        config = self._config
         policy = SmtpPolicy(
             hostname=config.hostname,
             lmtp=lmtp,
@@ -106,15 +89,15 @@ class Services:
         site = smtp.Site(
             policy,
             self._routing,
-            core.reception,
-            core.connections,
+            self._reception,
+            self.connections,
             smtp.Timeouts(idle=config.limits.idle_timeout, session=config.limits.session_timeout),
             tls=self._starttls(),
         )
         return lambda peer: smtp.Session(site, peer)
 
     def _pop3_factory(self, listener: Listener) -> Factory:
-        config, core = self._config, self._core
+        config = self._config
         policy = Pop3Policy(
             hostname=config.hostname,
             allow_cleartext=listener.allow_cleartext_login,
@@ -128,20 +111,20 @@ class Services:
         return lambda peer: Driver(
             self._pop3.session(peer, policy),
             peer,
-            pool=core.storage,
+            pool=self.storage,
             timeouts=timeouts,
             line_limit=LINE_LIMIT,
             tls=starttls,
-            connections=core.connections,
+            connections=self.connections,
         )
 
     def _starttls(self) -> Callable[[], SSLContext] | None:
         """The certificate of the moment, for sessions that ask for TLS; None if there is none to offer."""
-        certificates = self._core.certificates
+        certificates = self._certificates
         return (lambda: certificates.context) if certificates.available else None
 
     def _mailbox_of(self, user: User) -> Maildir | None:
-        domain = self._core.directory.domain(user.domain)
+        domain = self.directory.domain(user.domain)
         return None if domain is None else self.mailboxes.of(domain, user.local)
 
 

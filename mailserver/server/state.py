@@ -10,6 +10,7 @@ A leading dot can be no domain. Not here: what mailboxes hold (`mailbox`), whose
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -63,6 +64,14 @@ class State:
             raise StateError(f"{self.staging}: cannot clean up: {error.strerror}") from error
         if removed:
             maillog.event("recovered", staged_files_removed=removed)
+
+    def forget(self, pid: int) -> None:
+        """Remove what a dead worker left behind half-done; the next start finds what this does not."""
+        mark = f"P{pid}Q"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.staging):
+                if mark in name:
+                    os.unlink(os.path.join(self.staging, name))
 
     def check_writable(self) -> None:
         """Whether the process, as the user it is now, can store mail. Raises StateError."""

@@ -365,7 +365,7 @@ class Session(SMTP):
                 await self.site.reception.spill(content.message)
         self._smuggling = False
         if rest:
-            # The buffer is empty here, so pipelined commands stay in order; the client's end may be known already
+            # The buffer is empty here: pipelined commands stay in order. The client's end may be known.
             self._reader._buffer.extend(rest)  # type: ignore[attr-defined]
 
     async def _read_chunk(self, chunk: Chunk) -> None:

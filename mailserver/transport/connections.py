@@ -43,6 +43,11 @@ class Connections:
         if not self._live:
             self._empty.set()
 
+    async def wait_empty(self) -> None:
+        """Return when nobody is connected."""
+        if self._live:
+            await self._empty.wait()
+
     async def drain(self, timeout: float) -> int:
         """End all: idle ones now, busy ones when they are done, the rest after `timeout` seconds.
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 from dataclasses import dataclass
+
+SLOTS = 64  # processes that count at one time
+BUCKETS = 16_384  # addresses fall into one each; two in the same one are counted as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,32 +21,46 @@ class Limits:
 
 
 class Gate:
-    """Counts open connections over all its listeners. `limits` may be replaced at any time."""
+    """Counts open connections over all listeners of all processes. `limits` may be replaced at any time.
+
+    The counts are shared memory, made before the processes are forked. Each writes in its own `slot` alone
+    and adds up all of them, so there is no lock that a killed process could leave behind, and its counts go
+    with its slot. Two processes that count at the same instant may let one too many in.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.connections = 0
-        self._by_source: dict[str | bytes, int] = {}
+        self.slot = 0
+        self._stride = BUCKETS + 1
+        self._counts = memoryview(mmap.mmap(-1, SLOTS * self._stride * 4)).cast("I")
+
+    @property
+    def connections(self) -> int:
+        """Open connections of all processes."""
+        return sum(self._counts[BUCKETS :: self._stride])
 
     def enter(self, source: str | bytes) -> str | None:
         """Take a place for `source` (see `source_of`); None, or which limit forbids it."""
         if self.connections >= self.limits.connections:
             return "connections"
         if source:
-            count = self._by_source.get(source, 0)
-            if 0 < self.limits.per_address <= count:
+            bucket = hash(source) % BUCKETS
+            if 0 < self.limits.per_address <= sum(self._counts[bucket :: self._stride]):
                 return "per-address"
-            self._by_source[source] = count + 1
-        self.connections += 1
+            self._counts[self.slot * self._stride + bucket] += 1
+        self._counts[self.slot * self._stride + BUCKETS] += 1
         return None
 
     def leave(self, source: str | bytes) -> None:
         """Give the place back."""
-        self.connections -= 1
+        self._counts[self.slot * self._stride + BUCKETS] -= 1
         if source:
-            count = self._by_source.pop(source) - 1
-            if count:
-                self._by_source[source] = count
+            self._counts[self.slot * self._stride + hash(source) % BUCKETS] -= 1
+
+    def clear(self, slot: int) -> None:
+        """Forget what a process counted that has ended."""
+        start = slot * self._stride
+        self._counts[start : start + self._stride] = memoryview(bytes(self._stride * 4)).cast("I")
 
 
 def source_of(address: str) -> str | bytes:

@@ -138,14 +138,26 @@ class Listener:
         self._accepting = True
         self._watch()
 
-    def close(self) -> None:
-        """Stop for good: sessions go on, connections that have no session yet are dropped."""
+    def take_over(self, other: Listener) -> None:
+        """Go on at the endpoint of `other`, which may leave then: instead of open(), for other settings."""
+        self.sockets = [sock.dup() for sock in other.sockets]
+        for sock in self.sockets:
+            sock.setblocking(False)
+        self._made = other._made
+
+    def leave(self) -> None:
+        """Accept no more in this process: others go on at the endpoint. Sessions go on, too; connections
+        that have no session yet are dropped."""
         self.pause()
         for task in self._beginning:
             task.cancel()
         for sock in self.sockets:
             sock.close()
         self.sockets = []
+
+    def close(self) -> None:
+        """Stop for good: leave(), and the socket file goes."""
+        self.leave()
         if self._made is not None:
             self._unlink()
 

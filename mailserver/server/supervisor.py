@@ -1,0 +1,272 @@
+"""The supervisor: the parent of the workers. It serves nobody itself; it keeps workers running.
+
+A plain synchronous process without threads, so that it can fork at any time. It waits for signals: a
+worker that died is replaced, SIGHUP or a file changed by hand makes a new family of workers with the new
+configuration while the old one serves its sessions to their end, SIGTERM and SIGINT stop all.
+Not here: the work (`worker`), what comes before the first fork (`appliance`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailserver import maillog
+from mailserver.server.notify import Notifier
+from mailserver.server.upkeep import WATCH_INTERVAL, Watch
+from mailserver.server.worker import Grounds, Worker
+from mailserver.transport.gate import SLOTS
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD}
+START_TIMEOUT = 30.0  # seconds for workers to accept connections
+RESPAWN_DELAY = 1.0  # seconds between the deaths of a worker at its start and its replacement
+MOST_RETIRED = 16  # workers with old configurations; beyond that the oldest are drained
+_PR_SET_PDEATHSIG = 1
+
+
+class FamilyError(Exception):
+    """Workers could not begin; the text is one line for the operator."""
+
+
+@dataclass
+class Child:
+    """A worker as its parent sees it. `slot` is its place in the gate's counts."""
+
+    pid: int
+    slot: int
+    first: bool
+    born: float
+    ready: int  # descriptor that becomes readable when it serves, or is dead
+    retired: bool = False
+
+
+class Supervisor:
+    """Runs a family of `count` workers. `refresh` gives the grounds of a new configuration, or None."""
+
+    def __init__(
+        self, grounds: Grounds, count: int, refresh: Callable[[], Grounds | None], notifier: Notifier
+    ) -> None:
+        self._grounds = grounds
+        self._count = count
+        self._refresh = refresh
+        self._notifier = notifier
+        self._children: dict[int, Child] = {}
+        self._log: maillog.MailLog | None = None
+        self._not_before = 0.0
+
+    def run(self, log: maillog.MailLog, watch: Watch) -> None:
+        """Serve until told to stop. Raises FamilyError when the first workers cannot begin."""
+        self._log = log
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collector looks at it, no worker copies its pages
+        try:
+            self._start_family()
+        except FamilyError:
+            self._stop()
+            raise
+        self._notifier.ready()
+        endpoints = " ".join(at.endpoint for at in self._grounds.listeners)
+        self._note("serving", workers=self._count, listeners=endpoints)
+        interval = min(WATCH_INTERVAL, self._notifier.interval or WATCH_INTERVAL)
+        while True:
+            got = signal.sigtimedwait(SIGNALS, interval)
+            number = got.si_signo if got is not None else None
+            if number in (signal.SIGTERM, signal.SIGINT):
+                break
+            if number == signal.SIGUSR1:
+                maillog.reopen()
+                self._tell(signal.SIGUSR1)
+            elif watch.changed() or number == signal.SIGHUP:  # what SIGHUP reads is not news afterwards
+                self._reload()
+            self._fill_up()
+            self._notifier.alive()
+        self._stop()
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def _start_family(self) -> None:
+        """Fork workers and wait until all accept connections. Raises FamilyError, and then none is left."""
+        born: list[Child] = []
+        try:
+            born += [self._spawn(first=number == 0) for number in range(self._count)]
+            self._await_ready(born)
+        except (OSError, FamilyError) as error:
+            for child in born:
+                child.retired = True
+            self._tell(signal.SIGKILL, born)
+            raise FamilyError(f"workers could not begin: {error}") from error
+
+    def _await_ready(self, born: list[Child]) -> None:
+        waiting = [child.ready for child in born]
+        end = time.monotonic() + START_TIMEOUT
+        while waiting:
+            readable = select.select(waiting, [], [], max(0.0, end - time.monotonic()))[0]
+            if not readable:
+                raise FamilyError(f"not within {START_TIMEOUT:.0f} seconds")
+            for ready in readable:
+                if not os.read(ready, 1):
+                    raise FamilyError("one ended at once; the log says why")
+                waiting.remove(ready)
+
+    def _fill_up(self) -> None:
+        """Replace workers that died; one that dies at its start is not replaced in haste."""
+        for child, status in self._reap():
+            if not child.retired:
+                self._note("worker-died", worker=child.pid, code=os.waitstatus_to_exitcode(status))
+                self._not_before = child.born + RESPAWN_DELAY
+            self._grounds.state.forget(child.pid)
+        active = [child for child in self._children.values() if not child.retired]
+        if len(active) == self._count or time.monotonic() < self._not_before:
+            return
+        try:
+            for _ in range(self._count - len(active)):
+                active.append(self._spawn(first=not any(child.first for child in active)))
+        except OSError as error:
+            self._note("worker-not-started", reason=error.strerror)
+
+    def _spawn(self, *, first: bool) -> Child:
+        taken = {child.slot for child in self._children.values()}
+        slot = next(number for number in range(SLOTS) if number not in taken)
+        self._grounds.gate.clear(slot)
+        assert self._log is not None
+        self._log.flush()
+        ready, tell = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(ready)
+            os.close(tell)
+            raise
+        if pid == 0:
+            os.close(ready)
+            self._be_worker(slot, first, tell)
+        os.close(tell)
+        child = self._children[pid] = Child(pid, slot, first, time.monotonic(), ready)
+        return child
+
+    def _be_worker(self, slot: int, first: bool, tell: int) -> None:
+        """In the child: serve, and never come back."""
+        code = 1
+        try:
+            _die_with_parent()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the parent decides
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            self._grounds.gate.slot = slot
+            assert self._log is not None
+            self._log.start()
+            Worker(self._grounds, first=first).run(lambda: _tell_ready(tell))
+            code = 0
+        except BaseException as error:
+            maillog.event("worker-failed", error=type(error).__name__, place=_place(error))
+        finally:
+            with contextlib.suppress(BaseException):
+                assert self._log is not None
+                self._log.close()
+            os._exit(code)
+
+    def _reap(self) -> list[tuple[Child, int]]:
+        """The children that have ended, no longer among the living."""
+        ended = []
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            child = self._children.pop(pid, None)
+            if child is not None:
+                os.close(child.ready)
+                self._grounds.gate.clear(child.slot)
+                ended.append((child, status))
+        return ended
+
+    def _tell(self, number: signal.Signals, children: list[Child] | None = None) -> None:
+        for child in list(self._children.values()) if children is None else children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+
+    # -- changes and end -------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """New workers with what the files say now; where that is wrong, nothing changes."""
+        self._notifier.reloading()
+        before, fresh = self._grounds, self._refresh()
+        if fresh is not None:
+            old = [child for child in self._children.values() if not child.retired]
+            self._grounds = fresh
+            try:
+                self._start_family()
+            except FamilyError as error:
+                self._grounds = before
+                self._note("reload-failed", problem=error)
+            else:
+                for child in old:
+                    child.retired = True
+                self._tell(signal.SIGUSR2, old)
+                self._limit_retired()
+                _close_unused(before, fresh)
+                endpoints = " ".join(at.endpoint for at in fresh.listeners)
+                self._note("reloaded", listeners=endpoints)
+        self._notifier.ready()
+
+    def _limit_retired(self) -> None:
+        retired = sorted((c for c in self._children.values() if c.retired), key=lambda child: child.born)
+        self._tell(signal.SIGTERM, retired[: max(0, len(retired) - MOST_RETIRED)])
+
+    def _stop(self) -> None:
+        """Have all workers drain, and wait for them; what takes too long is killed."""
+        self._notifier.stopping()
+        self._note("stopping", workers=len(self._children))
+        self._tell(signal.SIGTERM)
+        drain = self._grounds.config.limits.drain_timeout
+        end = time.monotonic() + 2 * drain + 10
+        while self._children and time.monotonic() < end:
+            signal.sigtimedwait({signal.SIGCHLD}, 0.2)
+            self._reap()
+        self._tell(signal.SIGKILL)
+        self._note("stopped", killed=len(self._children))
+
+    def _note(self, name: str, **fields: object) -> None:
+        """An event of the supervisor itself, which has no thread to write it."""
+        maillog.event(name, **fields)
+        assert self._log is not None
+        self._log.flush()
+
+
+def _close_unused(before: Grounds, fresh: Grounds) -> None:
+    """Unbind what the new configuration does not have; retired workers have left there already."""
+    endpoints = {at.endpoint for at in fresh.listeners}
+    for at, listener in before.listeners.items():
+        if at not in fresh.listeners:
+            listener.leave() if at.endpoint in endpoints else listener.close()
+
+
+def _tell_ready(fd: int) -> None:
+    os.write(fd, b"+")
+    os.close(fd)
+
+
+def _die_with_parent() -> None:
+    """Be killed when the supervisor is: a restarted one must not find its state in use (prctl(2), Linux)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"

@@ -1,0 +1,132 @@
+"""One worker: a process that accepts at all listeners and serves its connections on an event loop.
+
+Workers are alike and share nothing but listening sockets, the gate's counts and the disk; the first one of
+a family also sweeps. A worker lives with one configuration: a new one gets new workers (`supervisor`).
+
+Signals: SIGTERM drains and ends; SIGUSR2 retires: nothing new is accepted, sessions go on to their end;
+SIGUSR1 reopens the log. Not here: binding, privileges, reading the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from mailserver import maillog
+from mailserver.config.model import Config, Listener
+from mailserver.mailbox.steady import SteadyClock
+from mailserver.mailbox.sweep import Sweeper
+from mailserver.pool import Busy
+from mailserver.server.services import Factory, Services
+from mailserver.server.state import State
+from mailserver.server.upkeep import SWEEP_INTERVAL, sweep
+from mailserver.transport import listener as transport
+from mailserver.transport.gate import Gate
+from mailserver.transport.tls import Certificates
+
+Factories = dict[Listener, Factory]
+
+
+class Grounds:
+    """What a family of workers begins with; made before they are forked.
+
+    `factories` is looked up at each connection; each worker fills its own.
+    """
+
+    def __init__(
+        self, config: Config, state: State, certificates: Certificates, gate: Gate, factories: Factories
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.certificates = certificates
+        self.gate = gate
+        self.factories = factories
+        self.listeners: dict[Listener, transport.Listener] = {}
+
+
+class Worker:
+    """The life of one worker, `first` of its family or not."""
+
+    def __init__(self, grounds: Grounds, *, first: bool) -> None:
+        self._grounds = grounds
+        self._first = first
+        self._stop = asyncio.Event()
+        self._retire = asyncio.Event()
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Serve until told to stop; `ready` is called when connections are accepted."""
+        with asyncio.Runner(loop_factory=_new_loop()) as runner:
+            runner.run(self._serve(ready))
+
+    async def _serve(self, ready: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_unforeseen)
+        grounds = self._grounds
+        self._services = Services(grounds.config, grounds.state.staging, grounds.certificates)
+        listeners = grounds.listeners
+        grounds.factories.update({at: self._services.factory(at) for at in listeners})
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
+        loop.add_signal_handler(signal.SIGUSR1, maillog.reopen)
+        for listener in listeners.values():
+            listener.start()
+        ready()
+        chores = [asyncio.ensure_future(self._sweeping())] if self._first else []
+        await self._until_told()
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        await self._end()
+
+    async def _until_told(self) -> None:
+        """Return when the worker is to stop, or has retired and its last session has ended."""
+        told: Mapping[str, asyncio.Task[object]] = {
+            "stop": asyncio.ensure_future(self._stop.wait()),
+            "retire": asyncio.ensure_future(self._retire.wait()),
+        }
+        await asyncio.wait(told.values(), return_when=asyncio.FIRST_COMPLETED)
+        for listener in self._grounds.listeners.values():
+            listener.leave()
+        if not self._stop.is_set():
+            alone = asyncio.ensure_future(self._services.connections.wait_empty())
+            await asyncio.wait((told["stop"], alone), return_when=asyncio.FIRST_COMPLETED)
+            alone.cancel()
+        for task in told.values():
+            task.cancel()
+
+    async def _end(self) -> None:
+        """Let sessions end, finish what was accepted."""
+        sessions = len(self._services.connections)
+        cut = await self._services.connections.drain(self._grounds.config.limits.drain_timeout)
+        await asyncio.get_running_loop().run_in_executor(None, self._services.close)
+        maillog.event("worker-ended", sessions=sessions, cut=cut, **maillog.counters())
+
+    async def _sweeping(self) -> None:
+        clock = SteadyClock(self._grounds.state.sweep_file)
+        while True:
+            mailboxes = partial(self._services.mailboxes.every, self._services.directory)
+            sweeper = Sweeper(mailboxes, self._grounds.config.trash.retention, clock)
+            with contextlib.suppress(Busy):  # the next pass finds what this one left
+                removed = await sweep(sweeper, self._services.storage)
+                maillog.event("swept", files_removed=removed)
+            await asyncio.sleep(SWEEP_INTERVAL)
+
+
+def _new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's where the platform has it: twice the messages of asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What no session caught: kind only, for the log is no place for a client's data."""
+    error = context.get("exception")
+    maillog.count("loop.unforeseen")
+    maillog.event("unforeseen", error=type(error).__name__ if error else "none", what=context.get("message"))
