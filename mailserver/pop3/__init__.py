@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 from mailserver.directory.entries import User
+from mailserver.mail.sasl import RESPONSE_OCTETS
 from mailserver.mailbox.maildir import Maildir
 from mailserver.pool import Pool
-from mailserver.pop3.authorization import RESPONSE_OCTETS, Authenticator, Authorization, Policy
+from mailserver.pop3.authorization import Authenticator, Authorization, Policy
 from mailserver.pop3.login import LastLogins
 from mailserver.pop3.maildrop import MailboxMaildrop
 from mailserver.pop3.session import Session

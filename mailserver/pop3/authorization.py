@@ -2,7 +2,7 @@
 
 A password is refused, and not looked at, where it would cross a network in clear text. Known and unknown
 names get the same answers. Not here: lines and their grammar (`pop3.session`), what a response must look
-like (`pop3.login`), whether a password is right (`mta.authentication`).
+like (`mail.sasl`), whether a password is right (`mta.authentication`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Protocol
 
 from mailserver import maillog
 from mailserver.directory.entries import User
+from mailserver.mail.sasl import RESPONSE_OCTETS, Credentials, Malformed, credentials, plain
 from mailserver.mta.authentication import Login, Outcome
 from mailserver.pop3 import answer
-from mailserver.pop3.login import Credentials, LastLogins, Malformed, credentials, plain, refusal
+from mailserver.pop3.login import LastLogins, refusal
 from mailserver.pop3.transaction import InUse, Maildrop, Transaction
 from mailserver.transport.driver import Answer, Then
 from mailserver.transport.listener import Peer
 
-RESPONSE_OCTETS = 12_288  # RFC 5034 §4: a line within AUTH, CRLF included
 LOGIN_TRIES = 5
 
 

@@ -1,16 +1,14 @@
-"""What becomes of a name and a password: SASL PLAIN's form, the answers to refused logins, LOGIN-DELAY.
+"""What becomes of a login: the answers to refused ones, and LOGIN-DELAY.
 
-Nothing here tells a known name from an unknown one. Not here: whether a password is right
-(`mta.authentication`), or when a client may send one (`pop3.session`).
+Nothing here tells a known name from an unknown one. Not here: the forms of names and passwords
+(`mail.sasl`), whether a password is right (`mta.authentication`), when one may be sent (`pop3.session`).
 """
 
 from __future__ import annotations
 
-import binascii
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
 from mailserver.mta.authentication import Outcome
 from mailserver.pop3 import answer
@@ -18,43 +16,6 @@ from mailserver.transport.driver import Answer
 
 REMEMBERED_LOGINS = 100_000
 """Users whose last login is remembered for LOGIN-DELAY; of more, the oldest are forgotten."""
-
-
-class Credentials(NamedTuple):
-    """A name and a password as the client gave them."""
-
-    name: str
-    password: str
-
-    def __repr__(self) -> str:
-        return "Credentials(...)"  # no log or traceback shows a password
-
-
-class Malformed(Exception):
-    """The client's response is no base64, or not in the form of its mechanism."""
-
-
-def credentials(name: bytes, password: bytes) -> Credentials | None:
-    """A pair of UTF-8 texts (RFC 6856 §2.1); None for any other, which is no user's."""
-    try:
-        return Credentials(name.decode(), password.decode())
-    except UnicodeDecodeError:
-        return None
-
-
-def plain(response: bytes) -> Credentials | None:
-    """The credentials of a SASL PLAIN response in base64 (RFC 4616 §2, RFC 5034 §4); None: nobody's.
-
-    Acting for another user (authzid) is nobody's right. Raises Malformed.
-    """
-    try:
-        message = binascii.a2b_base64(response, strict_mode=True)
-        identity, name, password = message.split(b"\0")
-    except ValueError:
-        raise Malformed from None
-    if not name or not password:
-        raise Malformed
-    return credentials(name, password) if identity in (b"", name) else None
 
 
 _REFUSALS = {

@@ -9,8 +9,9 @@ import pytest
 from memory_maildrop import LOOPBACK, MemoryAuthenticator, MemoryMailbox, memory_session
 
 from mailserver import maillog
+from mailserver.mail.sasl import Credentials, plain
 from mailserver.pop3 import login
-from mailserver.pop3.login import Credentials, LastLogins, plain
+from mailserver.pop3.login import LastLogins
 from mailserver.pop3.session import VERBS, Session, State
 from mailserver.transport.driver import Then
 
