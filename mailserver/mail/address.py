@@ -14,6 +14,7 @@ from typing import NamedTuple
 import idna
 
 LOCAL_OCTETS = 64  # RFC 5321 §4.5.3.1.1
+RETURN_OCTETS = 240  # of a rewritten sender (SRS), which holds another address
 DOMAIN_OCTETS = 255  # RFC 5321 §4.5.3.1.2
 PATH_OCTETS = 256  # RFC 5321 §4.5.3.1.3
 
@@ -21,6 +22,7 @@ PATH_OCTETS = 256  # RFC 5321 §4.5.3.1.3
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\ud7ff\ue000-\U0010ffff-]"
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\[ -~])*)"')
+_REWRITTEN = re.compile(r"SRS[01][=+-]", re.IGNORECASE)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _A_DOMAIN = re.compile(rf"(?=.{{1,{DOMAIN_OCTETS}}}\Z){_LABEL}(?:\.{_LABEL})*")
 
@@ -82,6 +84,11 @@ def display_domain(name: str) -> str:
         return name
 
 
+def is_rewritten(local: str) -> bool:
+    """Whether a local part claims to be a sender that a forwarder rewrote (`mail.srs`), whoever it was."""
+    return _REWRITTEN.match(local) is not None
+
+
 def parse_mailbox(text: str) -> Address:
     """`local@domain`, dot-string or quoted, without angle brackets. Raises AddressError."""
     address, rest = scan_mailbox(text, 0)
@@ -103,13 +110,13 @@ def scan_mailbox(text: str, start: int) -> tuple[Address, int]:
 
 
 def scan_local(text: str, start: int) -> tuple[str, int]:
-    """Read a local part, quoted or not, at most 64 octets. Raises AddressError."""
+    """Read a local part, quoted or not, of at most 64 octets, or 240 by SRS. Raises AddressError."""
     if match := _DOT_STRING.match(text, start):
         local = match.group()
     elif match := _QUOTED.match(text, start):
         local = re.sub(r"\\(.)", r"\1", match.group(1))
     else:
         raise AddressError("no local part")
-    if not local or len(local.encode()) > LOCAL_OCTETS:
-        raise AddressError("local part of 0 or more than 64 octets")
+    if not local or len(local.encode()) > (RETURN_OCTETS if is_rewritten(local) else LOCAL_OCTETS):
+        raise AddressError("local part of 0 or too many octets")
     return local, match.end()
