@@ -2,7 +2,7 @@
 
 One thread takes every message that is ready and does for all of them together
 
-    write  ->  sync contents  ->  link into each destination  ->  sync directories  ->  report
+    write, prepare  ->  sync contents  ->  link into each destination  ->  sync directories  ->  report
 
 so sessions that finish together share their syncs, and one that is alone waits for nobody. Content is
 written once and linked into every destination; when a message fails half-way, what was linked is unlinked.
@@ -26,7 +26,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mailserver.durable.files import sync_directory
 
@@ -50,6 +50,20 @@ class Destination(Protocol):
 
     def unlink(self) -> None:
         """Take the name back; silent when it is gone."""
+
+
+@runtime_checkable
+class Prepared(Destination, Protocol):
+    """A destination that needs more on the disk than the content before it gives it a name."""
+
+    def prepare(self, source: str) -> None:
+        """Write that, for no reader to see, with the content at `source` complete but not yet synced.
+
+        `unlink` takes it back. Raises OSError.
+        """
+
+    def sync(self) -> None:
+        """Make durable what `prepare` did, where no sync of the whole file system did. Raises OSError."""
 
 
 class Staged:
@@ -121,30 +135,51 @@ class Job:
         self.destinations = destinations
         self.errors: list[Exception | None] = [None] * len(destinations)
         self.placed: list[Destination] = []
+        self.prepared: list[Prepared] = []
         self.report = report
         self.together = together
+
+    def prepare(self) -> None:
+        """Prepare the destinations that need it; raises the first error where it is all or none."""
+        for index, destination in enumerate(self.destinations):
+            if isinstance(destination, Prepared) and self._attempt(
+                index, partial(destination.prepare, self.staged.path)
+            ):
+                self.prepared.append(destination)
+
+    def sync(self) -> None:
+        """Make content and preparations durable, one by one. Raises OSError."""
+        self.staged.sync()
+        for destination in self.prepared:
+            destination.sync()
 
     def link(self) -> None:
         """Give the content its name in each destination; raises the first error where it is all or none."""
         last = len(self.destinations) - 1
         for index, destination in enumerate(self.destinations):
-            try:
-                destination.link(self.staged.path, last=index == last)
-            except Exception as error:
-                destination.unlink()  # it may have failed after the name was made
-                if self.together:
-                    raise
-                self.errors[index] = error
-            else:
+            if self.errors[index] is None and self._attempt(
+                index, partial(destination.link, self.staged.path, last=index == last)
+            ):
                 self.placed.append(destination)
                 if index == last:
                     self.staged.close()
 
+    def _attempt(self, index: int, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except Exception as error:
+            self.destinations[index].unlink()  # it may have failed after the name was made
+            if self.together:
+                raise
+            self.errors[index] = error
+            return False
+        return True
+
     def fail(self, error: Exception) -> None:
-        """No destination gets the message: take back what was linked."""
-        for destination in self.placed:
+        """No destination gets the message: take back what was prepared and linked."""
+        for destination in (*self.placed, *self.prepared):
             destination.unlink()
-        self.placed = []
+        self.placed, self.prepared = [], []
         self.errors = [error] * len(self.destinations)
         self.staged.discard()
 
@@ -183,6 +218,7 @@ class Committer:
 
     def _commit(self, jobs: list[Job]) -> None:
         ready = [job for job in jobs if _attempt(job, job.staged.write)]
+        ready = [job for job in ready if _attempt(job, job.prepare)]
         ready = self._sync_contents(ready)
         ready = [job for job in ready if _attempt(job, job.link)]
         ready = self._sync_directories(ready)
@@ -195,7 +231,7 @@ class Committer:
         """The jobs whose content is durable. Where syncfs fails, each file tells if it is concerned."""
         if len(jobs) > 1 and _syncfs(self._fd):
             return jobs
-        return [job for job in jobs if _attempt(job, job.staged.sync)]
+        return [job for job in jobs if _attempt(job, job.sync)]
 
     def _sync_directories(self, jobs: list[Job]) -> list[Job]:
         one_pass = len(jobs) > 1 and _syncfs(self._fd)
@@ -215,6 +251,18 @@ def _attempt(job: Job, step: Callable[[], None]) -> bool:
         job.fail(error)
         return False
     return True
+
+
+def sync_files(paths: Sequence[str]) -> None:
+    """Make the contents of closed files of one file system durable, many in one pass. Raises OSError."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if len(paths) > 1 and _syncfs(fd):
+                return
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def recover(directory: str) -> int:

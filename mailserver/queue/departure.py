@@ -1,0 +1,67 @@
+"""A message on its way into the queue: a destination of `durable.commit`.
+
+The content gets its name in `msg` and the envelope is written to `tmp` before contents are synced; the
+envelope's rename into `env` is what accepts the message. So an envelope there always has its content,
+and the queue costs a commit no pass over the disk of its own.
+Not here: what becomes of the entry afterwards (`queue.spool`).
+"""
+
+from __future__ import annotations
+
+import os
+
+from mailserver import maillog
+from mailserver.durable.commit import sync_files
+from mailserver.durable.files import sync_directory
+from mailserver.queue.entry import HELD, Entry, encode
+
+
+class Departure:
+    """One message's names in the spool at `root`."""
+
+    def __init__(self, root: str, entry: Entry) -> None:
+        self.entry = entry
+        self.directory = os.path.join(root, "env")
+        self._contents = os.path.join(root, "msg")
+        self._content = os.path.join(self._contents, entry.id)
+        self._written = os.path.join(root, "tmp", f"{entry.id}.env")
+        self._envelope = os.path.join(self.directory, entry.id)
+
+    def prepare(self, source: str) -> None:
+        """Name the content at `source`, and write the envelope where nobody looks. Raises OSError."""
+        write_envelope(self._written, self.entry)
+        os.link(source, self._content)
+
+    def sync(self) -> None:
+        """Make both durable. Raises OSError."""
+        sync_files([self._written])
+        sync_directory(self._contents)
+
+    def link(self, source: str, *, last: bool) -> None:
+        """Accept the message. Raises OSError."""
+        os.rename(self._written, self._envelope)
+        if last:
+            os.unlink(source)
+
+    def unlink(self) -> None:
+        """Take the message back; silent when it is gone, and never raises."""
+        for path in (self._envelope, self._written, self._content):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # the client hears of a failure and sends it again: a second copy
+                maillog.event("not-taken-back", id=self.entry.id, error=error.strerror)
+
+
+def write_envelope(path: str, entry: Entry) -> None:
+    """Write an envelope to the new file `path`, unsynced; its mtime says when it is due. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(encode(entry))
+        while view:
+            view = view[os.write(fd, view) :]
+        due = min(entry.due, HELD)
+        os.utime(fd, (due, due))
+    finally:
+        os.close(fd)

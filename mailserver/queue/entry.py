@@ -1,0 +1,156 @@
+"""One message in the queue: its envelope and what became of each recipient, and their text on disk.
+
+The text is JSON with a version, written and read by `msgspec`: a person can read it, and nothing in it is
+ever executed. Values only; files are the spool's (`queue.spool`).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+import msgspec
+
+from mailserver.mail.address import Address
+from mailserver.mail.envelope import Envelope, Recipient
+
+VERSION = 1
+HELD = 2.0**31 - 1  # when a held entry is due: 2038, the latest time every file system can store
+NEVER = float("inf")
+REPLY = 1000  # characters of a remote reply that are kept
+
+_ID = re.compile(r"[A-Za-z0-9]{1,100}")
+_UNPRINTABLE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
+
+
+class Unreadable(Exception):
+    """The text is no entry of a version this program knows."""
+
+
+class Status(Enum):
+    """What became of a recipient."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"  # in a mailbox, or with a host that reports further itself (RFC 3461)
+    RELAYED = "relayed"  # with a host that will not report success
+    FAILED = "failed"
+
+
+class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A recipient and its story so far. Times in UNIX time; `reply` is what `remote` said last.
+
+    `enhanced` is the status code of RFC 3463 that belongs to it. `reported`: the sender was told the end.
+    """
+
+    recipient: Recipient
+    status: Status = Status.PENDING
+    due: float = 0.0
+    attempts: int = 0
+    last_attempt: float = 0.0
+    reply: str = ""
+    enhanced: str = ""
+    remote: str = ""
+    reported: bool = False
+
+    @property
+    def owes_report(self) -> bool:
+        """Whether the sender is still to be told how this ended (RFC 3461 §4.1)."""
+        if self.reported or self.status is Status.PENDING:
+            return False
+        wishes = self.recipient.notify
+        if self.status is Status.FAILED:
+            return not wishes or "FAILURE" in wishes
+        return "SUCCESS" in wishes
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in the queue. `size`: octets at rest, `wire_size`: with CRLF; `user`: who submitted it.
+
+    `delay_told`: the sender heard that it takes longer. `report_due`: when a report that could not be
+    handed in is tried again.
+    """
+
+    version: int = VERSION
+    id: str
+    sender: Address | None
+    recipients: tuple[Queued, ...]
+    body_8bit: bool = False
+    smtputf8: bool = False
+    ret: str | None = None
+    envid: str | None = None
+    arrived: float
+    size: int
+    wire_size: int
+    user: str = ""
+    held: bool = False
+    delay_told: bool = False
+    report_due: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do, so that the entry can go."""
+        return not any(q.status is Status.PENDING or q.owes_report for q in self.recipients)
+
+    @property
+    def due(self) -> float:
+        """When there is something to do, in UNIX time: HELD for a held entry, NEVER for a settled one."""
+        if self.held:
+            return HELD
+        times = [queued.due for queued in self.recipients if queued.status is Status.PENDING]
+        if any(queued.owes_report for queued in self.recipients):
+            times.append(self.report_due)
+        return min(times, default=NEVER)
+
+
+def begin(
+    entry_id: str, envelope: Envelope, *, size: int, wire_size: int, user: str, now: float, held: bool = False
+) -> Entry:
+    """The entry of a message that has just come in: every recipient is due at once."""
+    return Entry(
+        id=entry_id,
+        sender=envelope.sender,
+        recipients=tuple(Queued(recipient, due=now) for recipient in envelope.recipients),
+        body_8bit=envelope.body_8bit,
+        smtputf8=envelope.smtputf8,
+        ret=envelope.ret,
+        envid=envelope.envid,
+        arrived=now,
+        size=size,
+        wire_size=wire_size,
+        user=user,
+        held=held,
+    )
+
+
+def encode(entry: Entry) -> bytes:
+    """The text of an entry: one line of JSON."""
+    return _encoder.encode(entry) + b"\n"
+
+
+def decode(data: bytes) -> Entry:
+    """The entry of a text. Raises Unreadable."""
+    try:
+        if _version.decode(data).version != VERSION:
+            raise Unreadable("unknown version")
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable("not an entry") from error
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be the id of an entry; ids are names of files, so nothing else is ever joined."""
+    return _ID.fullmatch(text) is not None
+
+
+def clean(reply: str) -> str:
+    """A remote reply as it is kept: one line without control characters, at most REPLY characters."""
+    return _UNPRINTABLE.sub(" ", reply)[:REPLY].strip()
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Entry)
+_version = msgspec.json.Decoder(_Version)

@@ -1,0 +1,185 @@
+"""The queue on disk: every state of a message is a name in one of three directories.
+
+    1  tmp/<name>                 content being written, told to nobody
+    2  msg/<id>                   content durable, not yet ours
+    3  msg/<id> env/<id>          accepted; the envelope's mtime is the time of its next attempt
+    4  env/<id> replaced          after each recipient that was settled
+    5  msg/<id> without env/<id>  all settled; swept now or at the next start
+
+No locks, and nothing a crash could leave behind that `recover` does not remove. An envelope always has its
+content, for it comes after and goes before it. Plain synchronous Python; the caller decides on the thread.
+Not here: how a message comes in (`queue.departure`), when it is tried (`queue.runner`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from mailserver.durable.commit import sync_files
+from mailserver.durable.files import make_directory, sync_directory
+from mailserver.mail.envelope import Envelope
+from mailserver.queue.departure import Departure, write_envelope
+from mailserver.queue.entry import Entry, Unreadable, begin, decode, is_id
+
+ENVELOPE = 16 << 20  # octets of an envelope that is read; 1,000 recipients with long replies need 5 MiB
+
+_counter = itertools.count()
+
+
+class Missing(LookupError):
+    """There is no such entry."""
+
+
+class Spool:
+    """The queue in `root`. `clock` gives UNIX time for new entries."""
+
+    def __init__(self, root: str, clock: Callable[[], float] = time.time) -> None:
+        self.root = root
+        self._clock = clock
+        self._tmp = os.path.join(root, "tmp")
+        self._msg = os.path.join(root, "msg")
+        self._env = os.path.join(root, "env")
+
+    def prepare(self) -> None:
+        """Make the directories that are missing. Raises OSError."""
+        for path in (self._tmp, self._msg, self._env):
+            make_directory(path)
+
+    def recover(self) -> int:
+        """Remove content that no envelope accepts; how many files. Raises OSError.
+
+        Called at start, before the first message, by the only server on this state. What a crash leaves in
+        `tmp` goes with everything else staged there (`durable.commit.recover`).
+        """
+        accepted = set(os.listdir(self._env))
+        orphans = [name for name in os.listdir(self._msg) if name not in accepted]
+        for name in orphans:
+            os.unlink(os.path.join(self._msg, name))
+        return len(orphans)
+
+    def destination(
+        self, entry_id: str, envelope: Envelope, *, size: int, wire_size: int, user: str = ""
+    ) -> Departure:
+        """Where a message is committed to: `size` octets at rest, `wire_size` with CRLF, from `user`."""
+        now = self._clock()
+        return Departure(
+            self.root, begin(entry_id, envelope, size=size, wire_size=wire_size, user=user, now=now)
+        )
+
+    def ids(self) -> Iterator[tuple[str, float]]:
+        """Every entry with the time it is due, in no order; nothing is opened. Raises OSError."""
+        with os.scandir(self._env) as names:
+            for name in names:
+                if is_id(name.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield name.name, name.stat(follow_symlinks=False).st_mtime
+
+    def load(self, entry_id: str) -> Entry:
+        """One entry. Raises Missing, Unreadable, OSError."""
+        try:
+            with os.fdopen(_open(self._path(self._env, entry_id)), "rb") as file:
+                entry = decode(file.read(ENVELOPE))
+        except FileNotFoundError:
+            raise Missing(entry_id) from None
+        if entry.id != entry_id:
+            raise Unreadable("another entry's id")
+        return entry
+
+    def has_content(self, entry_id: str) -> bool:
+        """Whether the content is there; if not, somebody took it away."""
+        return os.path.exists(self._path(self._msg, entry_id))
+
+    def open_content(self, entry_id: str) -> int:
+        """A descriptor of the content, LF line ends. Raises Missing, OSError."""
+        try:
+            return _open(self._path(self._msg, entry_id))
+        except FileNotFoundError:
+            raise Missing(entry_id) from None
+
+    def beginning(self, entry_id: str, limit: int) -> bytes:
+        """The first `limit` octets of the content. Raises Missing, OSError."""
+        with os.fdopen(self.open_content(entry_id), "rb") as file:
+            return file.read(limit)
+
+    def store(self, entry: Entry) -> None:
+        """Replace an entry that is there. Raises OSError."""
+        self._raise(self.apply([entry], []))
+
+    def remove(self, entry_id: str) -> None:
+        """Remove an entry for good; silent when it is gone. Raises OSError."""
+        self._raise(self.apply([], [entry_id]))
+
+    def apply(self, stored: Sequence[Entry], removed: Sequence[str]) -> dict[str, OSError]:
+        """Replace some entries and remove others, sharing the syncs; by id, what went wrong.
+
+        When this returns, what is not in the result survives a power cut.
+        """
+        errors: dict[str, OSError] = {}
+        written = self._write(stored, errors)
+        for entry_id in removed:
+            with _noting(errors, entry_id), contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(self._env, entry_id))
+        for entry_id, path in written.items():
+            with _noting(errors, entry_id):
+                os.rename(path, self._path(self._env, entry_id))
+        try:
+            sync_directory(self._env)
+        except OSError as error:
+            return dict.fromkeys([entry.id for entry in stored] + list(removed), error)
+        for entry_id in removed:
+            if entry_id not in errors:
+                with contextlib.suppress(OSError):  # the next start sweeps it
+                    os.unlink(self._path(self._msg, entry_id))
+        return errors
+
+    def _write(self, entries: Sequence[Entry], errors: dict[str, OSError]) -> dict[str, str]:
+        """Write envelopes to `tmp`, durably; their paths by id."""
+        written: dict[str, str] = {}
+        for entry in entries:
+            path = os.path.join(self._tmp, f"P{os.getpid()}Q{next(_counter)}.env")
+            with _noting(errors, entry.id):
+                try:
+                    write_envelope(path, entry)
+                except OSError:
+                    _discard(path)
+                    raise
+                written[entry.id] = path
+        try:
+            sync_files(list(written.values()))
+        except OSError as error:
+            errors.update(dict.fromkeys(written, error))
+            for path in written.values():
+                _discard(path)
+            return {}
+        return written
+
+    def _path(self, directory: str, entry_id: str) -> str:
+        if not is_id(entry_id):
+            raise Missing(entry_id)
+        return os.path.join(directory, entry_id)
+
+    @staticmethod
+    def _raise(errors: dict[str, OSError]) -> None:
+        for error in errors.values():
+            raise error
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _discard(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+@contextlib.contextmanager
+def _noting(errors: dict[str, OSError], entry_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        errors[entry_id] = error
