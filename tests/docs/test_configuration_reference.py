@@ -1,0 +1,120 @@
+"""docs/configuration.md: every setting with its default, every key, every command, option and JSON key; no other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any, get_args, get_origin, get_type_hints
+
+import click
+import msgspec
+import pytest
+from docs.documents import headings, rows, section
+
+from mailserver.admin import entries
+from mailserver.cli.program import program
+from mailserver.config.load import _read_value
+from mailserver.config.model import Settings
+from mailserver.directory.domains import DomainFile
+from mailserver.directory.users import UserFile
+
+DOCUMENT = "docs/configuration.md"
+
+
+def settings(kind: type[msgspec.Struct] = Settings, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Each setting as it is written in the file, with its kind and its default."""
+    found: dict[str, tuple[Any, Any]] = {}
+    hints = get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        inner = (
+            get_args(hints[field.name])[0] if get_origin(hints[field.name]) is tuple else hints[field.name]
+        )
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            found |= settings(inner, f"{prefix}{field.encode_name}.")
+        else:
+            found[prefix + field.encode_name] = hints[field.name], field.default
+    return found
+
+
+def table(text: str) -> dict[str, str]:
+    """First cell, without its backquotes, to the second one."""
+    return {row[0].strip("`"): row[1] for row in rows(text) if row[0].startswith("`") and len(row) == 3}
+
+
+def documented() -> dict[str, str]:
+    return table(section(DOCUMENT, "mailserver.toml"))
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert list(documented()) == list(settings())
+
+
+@pytest.mark.parametrize("name", settings())
+def test_defaults(name: str) -> None:
+    kind, default = settings()[name]
+    told = documented()[name]
+    if default is msgspec.NODEFAULT:
+        assert told == "required"
+    elif default is None:
+        assert told == "none"
+    else:
+        value = tomllib.loads(f"value = {told.strip('`')}")["value"]
+        assert msgspec.convert(value, kind, dec_hook=_read_value) == default
+
+
+@pytest.mark.parametrize(
+    ("heading", "keys"),
+    [
+        ("domains/&lt;domain&gt;/domain.toml", set(DomainFile.__struct_fields__)),
+        ("domains/&lt;domain&gt;/users/&lt;name&gt;", set(UserFile._fields) - {"password"}),
+    ],
+)
+def test_keys_of_other_files(heading: str, keys: set[str]) -> None:
+    assert set(table(section(DOCUMENT, heading))) == keys
+
+
+def leaves(group: click.Group = program, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    found: dict[tuple[str, ...], click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= leaves(command, (*path, name))
+        else:
+            found[(*path, name)] = command
+    return found
+
+
+def told_of(path: tuple[str, ...]) -> str:
+    """What the document says of a command: its section, or its row in the section of its group."""
+    text = section(DOCUMENT, f"`mailserver {path[0]}`")
+    if len(path) == 1:
+        return text
+    (found,) = (" | ".join(row) for row in rows(text) if re.match(rf"`{' '.join(path)}[ `]", row[0]))
+    return found + text[: text.index("\n|")] + ("`--json`" if "JSON (`--json`)" in text else "")
+
+
+@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+def test_options_of_commands(path: tuple[str, ...]) -> None:
+    told = told_of(path)
+    options = {
+        name for option in leaves()[path].params if option.param_type_name == "option" for name in option.opts
+    }
+    assert {name for name in options if not re.search(rf"`[^`]*{name}\b", told)} == set()
+
+
+def test_groups_have_a_section_each() -> None:
+    told = [
+        heading for level, heading in headings(DOCUMENT) if level == 3 and heading.startswith("`mailserver ")
+    ]
+    assert told == [f"`mailserver {name}`" for name in program.commands]
+
+
+def test_json_keys() -> None:
+    text = section(DOCUMENT, "Command line")
+    kinds = [
+        kind
+        for kind in vars(entries).values()
+        if isinstance(kind, type) and kind.__module__ == entries.__name__
+    ]
+    assert len(kinds) > 5
+    keys = {name for kind in kinds for name in kind.__struct_fields__}
+    assert {key for key in keys if f"`{key}`" not in text} == set()
