@@ -50,7 +50,9 @@ def remove(domain: str, with_users: bool, mail: str, yes: bool, as_json: bool) -
         removed = administration.remove_domain(
             domain, with_users=with_users, delete_mail=mail == "delete", progress=progress
         )
-    output.said(removed, as_json, f"{removed.domain} removed, and {len(removed.users)} users")
+    output.said(
+        removed, as_json, f"{removed.domain} removed, and {output.number(len(removed.users), 'user')}"
+    )
 
 
 @domain.command("list")

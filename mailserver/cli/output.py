@@ -115,3 +115,8 @@ def _size(octets: int) -> str:
             return f"{amount:.4g}{unit}"
         amount /= 1024
     return f"{amount:.4g}T"
+
+
+def number(count: int, word: str) -> str:
+    """`1 message`, `2 messages`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -35,7 +35,7 @@ def restore(address: Address, ids: tuple[str, ...], everything: bool, as_json: b
     if bool(ids) == everything:
         raise click.UsageError("name the messages, or say --all", click.get_current_context())
     result = mailboxes.restore(place.administration(), address, None if everything else ids)
-    output.said(result, as_json, f"{result.restored} messages restored")
+    output.said(result, as_json, f"{output.number(result.restored, 'message')} restored")
 
 
 @trash.command()
@@ -52,4 +52,4 @@ def purge(
         raise click.UsageError("either IDS or --older-than", click.get_current_context())
     require(yes, f"Remove deleted messages of {address} for good?")
     result = mailboxes.purge(place.administration(), address, ids or None, older_than)
-    output.said(result, as_json, f"{result.purged} messages removed for good")
+    output.said(result, as_json, f"{output.number(result.purged, 'message')} removed for good")

@@ -44,7 +44,7 @@ def _found(added: AddedUser) -> list[str]:
     """What a namesake may have left: never taken over in silence."""
     lines = [f"mail of a removed user of this name lies aside in {path}" for path in added.set_aside]
     if added.messages:
-        lines.insert(0, f"the mailbox was there already, with {added.messages} messages")
+        lines.insert(0, f"the mailbox was there already, with {output.number(added.messages, 'message')}")
     return lines
 
 

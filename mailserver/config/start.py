@@ -53,10 +53,16 @@ def first_start(
 
 
 def write_settings(directory: str, text: str) -> bool:
-    """Write `mailserver.toml` unless there is one; says whether it was written. Raises OSError."""
+    """Write `mailserver.toml` unless there is one; says whether it was written. Raises OSError.
+
+    Where there is one, nothing is written: the directory may be read-only for the server.
+    """
+    path = os.path.join(directory, FILE)
+    if os.path.lexists(path):
+        return False
     files.make_directory(os.path.abspath(directory))
     try:
-        files.create(os.path.join(directory, FILE), text.encode(), 0o644)
+        files.create(path, text.encode(), 0o644)
     except FileExistsError:
         return False
     return True

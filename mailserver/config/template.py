@@ -48,10 +48,10 @@ default_domain = {default_domain}
 #workers = 2
 
 # One line per event goes to standard error, or to a file that is reopened on SIGUSR1.
-#log_file = "/var/log/mailserver.log"
+#log_file = "/var/log/mailserver/mailserver.log"
 
 # A file that holds the number of the server's process while it runs.
-#pid_file = "/run/mailserver.pid"
+#pid_file = "/run/mailserver/mailserver.pid"
 
 # What is served where: any number of [[listener]] tables.
 #   protocol               "smtp" (mail comes in), "lmtp" (mail from a mail server before this one),

@@ -165,7 +165,7 @@ class Authenticator:
 def _log(outcome: str, name: str, source: str, protocol: str | None, reason: str | None = None) -> None:
     maillog.count(f"login.{outcome}")
     maillog.event(
-        "login", outcome=outcome, user=name[:MOST_NAME], source=source, protocol=protocol, reason=reason
+        "login", outcome=outcome, user=name[:MOST_NAME], peer=source, protocol=protocol, reason=reason
     )
 
 

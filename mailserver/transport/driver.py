@@ -177,7 +177,7 @@ class Driver(asyncio.Protocol):
         if now < min(self._end, idle_end):
             self._timer = self._loop.call_at(min(self._end, idle_end), self._tick)
             return
-        maillog.event("session-timed-out", client=self._peer.address)
+        maillog.event("session-timed-out", peer=self._peer.address)
         if self._task is None:
             self._say_goodbye()
         else:
@@ -204,7 +204,7 @@ class Driver(asyncio.Protocol):
             self._cut()
             raise
         except _Stalled:
-            maillog.event("client-stalled", client=self._peer.address)
+            maillog.event("client-stalled", peer=self._peer.address)
             self._cut()
         except Exception as error:
             self._report(error)
@@ -328,7 +328,7 @@ class Driver(asyncio.Protocol):
         try:
             self._use(await transport_tls.upgrade(self._transport, self, context, self._timeouts.handshake))
         except OSError as error:
-            maillog.event("tls-failed", client=self._peer.address, reason=reason_of(error))
+            maillog.event("tls-failed", peer=self._peer.address, reason=reason_of(error))
             self._cut()
             return
         self._reading = True
@@ -357,7 +357,7 @@ class Driver(asyncio.Protocol):
             place = place.tb_next
         where = f"{place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}" if place else None
         maillog.count("session.failed")
-        maillog.event("session-failed", client=self._peer.address, error=type(error).__name__, where=where)
+        maillog.event("session-failed", peer=self._peer.address, error=type(error).__name__, where=where)
 
 
 def _take(blocks: Iterator[bytes]) -> tuple[bytes, bool]:

@@ -12,7 +12,7 @@ from mailserver.config.model import Listener, Settings
 from mailserver.config.template import EXAMPLE_DOMAIN, PUBLIC, render
 
 CHECKED_IN = Path(__file__).parents[2] / "config" / "mailserver.toml"
-EXAMPLES = {"user", "group", "log_file", "pid_file"}  # settings without a default
+EXAMPLES = {"workers", "user", "group", "log_file", "pid_file"}  # settings without a default
 
 
 def uncommented():

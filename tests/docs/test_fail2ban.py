@@ -55,10 +55,10 @@ def test_all_else_is_no_failure(banned, outcome: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "x source=198.51.100.9 protocol=pop3",
-        'x" source=198.51.100.9 protocol=pop3',
-        'x\\" source=198.51.100.9 protocol=pop3\\',
-        "x\n2026-01-01T00:00:00.000Z event=login outcome=failed user=y source=198.51.100.9 protocol=pop3",
+        "x peer=198.51.100.9 protocol=pop3",
+        'x" peer=198.51.100.9 protocol=pop3',
+        'x\\" peer=198.51.100.9 protocol=pop3\\',
+        "x\n2026-01-01T00:00:00.000Z event=login outcome=failed user=y peer=198.51.100.9 protocol=pop3",
         "",
         "\\",
         "ü b",
@@ -74,7 +74,7 @@ def test_sockets_are_no_address(banned) -> None:
 
 
 def test_other_events_that_quote_such_a_line() -> None:
-    said = "event=login outcome=failed user=x source=198.51.100.9 protocol=pop3"
+    said = "event=login outcome=failed user=x peer=198.51.100.9 protocol=pop3"
     line = maillog._format(
         "recipient-refused", {"peer": "192.0.2.7", "rcpt": f"TO:<a {said}", "reply": "550"}
     )

@@ -247,7 +247,7 @@ def test_log_has_no_password(world: World, events: list[dict[str, Any]]) -> None
     world.one("x" * 1000, "hunter2")
     assert [e["outcome"] for e in events] == ["ok", "failed", "failed"]
     assert [len(e["user"]) for e in events] == [15, 15, 320]
-    assert {(e["event"], e["source"], e["protocol"]) for e in events} == {("login", HOME, "pop3")}
+    assert {(e["event"], e["peer"], e["protocol"]) for e in events} == {("login", HOME, "pop3")}
     assert "hunter2" not in repr(events)
 
 
