@@ -14,10 +14,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from mailserver.durable import files
-from mailserver.mailbox import dovecot, trouble, wire
+from mailserver.mailbox import dovecot, lock, trouble, wire
 from mailserver.mailbox.arrival import Arrival
 from mailserver.mailbox.names import Message, delivery_order, unique_name, unique_part
-from mailserver.mailbox.tree import SUBDIRECTORIES, messages_in, open_regular, opened
+from mailserver.mailbox.tree import SUBDIRECTORIES, TRASH, make_folder, messages_in, open_regular, opened
 
 __all__ = ["Gone", "Maildir", "Message", "unique_name"]
 
@@ -49,9 +49,17 @@ class Maildir:
         return all(os.path.isdir(os.path.join(self.path, name)) for name in ("new", "cur"))
 
     def create(self) -> None:
-        """Make what is missing of the mailbox, durably; harmless for one that is whole. Raises OSError."""
+        """Make what is missing of the mailbox, durably; harmless for one that is whole. Raises OSError.
+
+        Trash and the file of POP3's lock too, where that is possible: on a full disk it is too late for them,
+        and mail must still be read and deleted.
+        """
         for name in SUBDIRECTORIES:
             files.make_directory(os.path.join(self.path, name))
+        with contextlib.suppress(OSError):
+            make_folder(self.path, TRASH)
+        with contextlib.suppress(OSError):
+            files.write_new(os.path.join(self.path, lock.FILE), b"")
 
     def scan(self) -> list[Message]:
         """All messages in the order of delivery. Opens no message. Raises OSError.

@@ -22,7 +22,7 @@ from mailserver.durable import files
 from mailserver.mailbox import quota
 from mailserver.mailbox.maildir import Gone, Maildir
 from mailserver.mailbox.names import Message, unique_name, with_flags
-from mailserver.mailbox.tree import SUBDIRECTORIES, TRASH, messages_in, opened
+from mailserver.mailbox.tree import TRASH, make_folder, messages_in, opened
 
 
 class Trashed(NamedTuple):
@@ -46,7 +46,9 @@ class Trash:
 
     def discard(self, message: Message) -> None:
         """Move a message to Trash, with its flags. Raises Gone or OSError."""
-        self._make()
+        if not self._made:
+            make_folder(self._maildir.path, TRASH)
+            self._made = True
         with self._opened("cur") as trash:
             for place in self._maildir.places(message):
                 with contextlib.suppress(FileNotFoundError):
@@ -122,19 +124,6 @@ class Trash:
                 name = name.replace(place.unique, unique_name(), 1)
             os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
         return size
-
-    def _make(self) -> None:
-        """The folder as Maildir++ wants it, with its empty file `maildirfolder`; once."""
-        if self._made:
-            return
-        path = os.path.join(self._maildir.path, TRASH)
-        files.make_directory(path)
-        with opened(self._maildir.path, TRASH):  # not a link that leads elsewhere
-            for name in SUBDIRECTORIES:
-                files.make_directory(os.path.join(path, name))
-            with contextlib.suppress(FileExistsError):
-                files.write_new(os.path.join(path, "maildirfolder"), b"")
-        self._made = True
 
     def _opened(self, subdirectory: str) -> contextlib.AbstractContextManager[int]:
         return opened(self._maildir.path, TRASH, subdirectory)

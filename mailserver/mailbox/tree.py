@@ -11,7 +11,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from mailserver.durable import files
 
 SUBDIRECTORIES = ("tmp", "new", "cur")
 TRASH = ".Trash"
@@ -45,6 +47,17 @@ def folders(root: str) -> list[str]:
     """The Maildir++ folders of a mailbox, `.Trash` among them, in no order. Raises OSError."""
     with os.scandir(root) as entries:
         return [e.name for e in entries if e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+
+
+def make_folder(root: str, folder: str) -> None:
+    """What is missing of a Maildir++ folder, its empty file `maildirfolder` too, durably. Raises OSError."""
+    path = os.path.join(root, folder)
+    files.make_directory(path)
+    with opened(root, folder):  # not a link that leads elsewhere
+        for name in SUBDIRECTORIES:
+            files.make_directory(os.path.join(path, name))
+        with suppress(FileExistsError):
+            files.write_new(os.path.join(path, "maildirfolder"), b"")
 
 
 def open_regular(name: str, directory: int | None = None) -> int:

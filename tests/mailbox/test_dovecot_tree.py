@@ -161,6 +161,7 @@ def test_it_shows_our_trash_and_restores_from_it(dovecot: Dovecot) -> None:
 def test_its_own_subfolders_and_trash_are_ours_too(dovecot: Dovecot) -> None:
     dovecot.deliver(b"Subject: one\n\ntext\n")
     dovecot.deliver(b"Subject: two\n\ntext\n")
+    shutil.rmtree(Path(dovecot.maildir.path, ".Trash"))
     dovecot.imap("CREATE Trash", "CREATE Archive", "SELECT INBOX", "UID MOVE 1 Trash", "UID MOVE 2 Archive")
     assert dovecot.maildir.scan() == []
     (trashed,) = Trash(dovecot.maildir).list()

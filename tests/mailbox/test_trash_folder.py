@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def test_the_folder_is_a_maildir_folder(maildir: Maildir, deliver: Deliver) -> N
 
 def test_a_folder_made_by_another_program_is_used(maildir: Maildir, deliver: Deliver) -> None:
     maildir.create()
+    shutil.rmtree(inside(maildir, ".Trash"))
     inside(maildir, ".Trash", "cur").mkdir(parents=True)
     Trash(maildir).discard(deliver())
     assert len(Trash(maildir).list()) == 1
@@ -191,7 +193,7 @@ def test_a_trash_that_is_a_link_is_not_followed(
     (elsewhere / "cur").mkdir(parents=True)
     (elsewhere / "cur" / "secret").write_bytes(b"secret")
     (elsewhere / "secret").write_bytes(b"secret")
-    inside(maildir, name).parent.mkdir(exist_ok=True)
+    shutil.rmtree(inside(maildir, name))
     inside(maildir, name).symlink_to(elsewhere)
     before = sorted(elsewhere.rglob("*"))
     trash = Trash(maildir)
