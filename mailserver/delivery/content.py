@@ -1,0 +1,98 @@
+"""A queued message's content on its way out: from LF lines at rest to CRLF lines with dots stuffed.
+
+No bare CR and no bare LF ever leaves, whoever wrote the file, because another server may take one for an
+end of data (SMTP smuggling). Works on blocks; the memory taken does not depend on the message's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+from mailserver.pool import Pool
+
+BLOCK = 128 * 1024  # octets read at once
+
+
+class Encoder:
+    """Blocks at rest to blocks on the wire; `finish` ends the last line and gives the end of data."""
+
+    def __init__(self) -> None:
+        self._line_start = True
+        self._held_cr = False
+
+    def feed(self, block: bytes) -> bytes:
+        """What `block` is on the wire (RFC 5321 §2.3.8, §4.5.2)."""
+        if self._held_cr or b"\r" in block:
+            block = self._without_cr(block)
+        if not block:
+            return b""
+        wire = block.replace(b"\n", b"\r\n").replace(b"\n.", b"\n..")
+        if self._line_start and wire[0] == 0x2E:
+            wire = b"." + wire
+        self._line_start = block[-1] == 0x0A
+        return wire
+
+    def finish(self) -> bytes:
+        """The end of an open line, and the end of data."""
+        rest = self.feed(b"\n") if self._held_cr or not self._line_start else b""
+        return rest + b".\r\n"
+
+    def _without_cr(self, block: bytes) -> bytes:
+        """CRLF is a line end here too; any other CR becomes a space."""
+        block = (b"\r" if self._held_cr else b"") + block
+        self._held_cr = block.endswith(b"\r")
+        if self._held_cr:
+            block = block[:-1]
+        return block.replace(b"\r\n", b"\n").replace(b"\r", b" ")
+
+
+class Content:
+    """One message's content; `source` opens it for reading and gives a descriptor, in a thread of `pool`."""
+
+    def __init__(self, source: Callable[[], int], pool: Pool) -> None:
+        self._source = source
+        self._pool = pool
+        self.ended = False  # whether `blocks` has given out the end of data
+
+    async def blocks(self) -> AsyncGenerator[bytes, None]:
+        """The content on the wire with the end of data in its last block. Raises OSError and Busy.
+
+        No descriptor lives from one block to the next: there is none to lose when the attempt is cancelled.
+        """
+        self.ended = False
+        encoder = Encoder()
+        offset = 0
+        while len(block := await self._pool.run(self._read, offset)) == BLOCK:
+            offset += BLOCK
+            yield encoder.feed(block)
+        self.ended = True
+        yield encoder.feed(block) + encoder.finish()
+
+    async def has_8bit(self) -> bool:
+        """Whether any octet is above 127. Raises OSError and Busy."""
+        return await self._pool.run(self._scan, False)
+
+    async def has_8bit_header(self) -> bool:
+        """Whether the header has an octet above 127. Raises OSError and Busy."""
+        return await self._pool.run(self._scan, True)
+
+    def _read(self, offset: int) -> bytes:
+        """BLOCK octets from `offset` on, fewer at the end of the file."""
+        with open(self._source(), "rb", buffering=0) as file:
+            file.seek(offset)
+            block = file.read(BLOCK)
+            while len(block) < BLOCK and (more := file.read(BLOCK - len(block))):
+                block += more
+        return block
+
+    def _scan(self, header_only: bool) -> bool:
+        tail = b"\n"
+        with open(self._source(), "rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                end = (tail + block).find(b"\n\n") if header_only else -1
+                if end >= 0:
+                    return not block[:end].isascii()
+                if not block.isascii():
+                    return True
+                tail = block[-1:]
+        return False

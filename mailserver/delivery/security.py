@@ -1,0 +1,69 @@
+"""TLS towards other hosts: when it is used, and what a certificate must prove.
+
+Four levels: none; opportunistic (used where offered, proves nothing, clear text where it fails); required
+(STARTTLS or no mail); implicit (TLS from the first octet). Not here: TLS of our own listeners
+(`transport.tls`), where a domain's policy comes from (`delivery.mta_sts`, `delivery.dane`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+
+class Level(Enum):
+    """How TLS is used with a host."""
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    IMPLICIT = "implicit"
+
+    @property
+    def mandatory(self) -> bool:
+        return self in (Level.REQUIRED, Level.IMPLICIT)
+
+
+class Refused(Exception):
+    """The certificate does not prove what it must; the text says why, for the operator."""
+
+
+class Security(NamedTuple):
+    """How to speak with one host. `name` is sent as SNI, and a verifying `context` looks for it.
+
+    `check` judges a connection after the handshake and raises Refused (DANE).
+    """
+
+    level: Level
+    context: ssl.SSLContext
+    name: str
+    check: Callable[[ssl.SSLObject], None] | None = None
+
+    def in_clear(self) -> Security:
+        """The same host without TLS."""
+        return self._replace(level=Level.NONE)
+
+
+def unverified() -> ssl.SSLContext:
+    """Encrypts, and takes any certificate (RFC 7435): against those who only listen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    return context
+
+
+def verified(authorities: str = "") -> ssl.SSLContext:
+    """Takes a certificate for the host's name by the system's authorities, or those in a PEM file alone.
+
+    Reads files: may block. Raises OSError (ssl.SSLError for a file without certificates).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks name and chain
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if authorities:
+        context.load_verify_locations(authorities)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context

@@ -1,0 +1,37 @@
+"""Deliveries for couriers to carry, and the letters in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mailserver.mail.address import parse_mailbox
+from mailserver.mail.envelope import Recipient
+from mailserver.queue.courier import Delivery, Route
+
+LETTER = b"From: a@here.test\nTo: ann@there.test\nSubject: hello\n\nfirst line\n.\n..two dots\nlast line\n"
+
+
+def delivery(
+    directory: Path,
+    *to: str | Recipient,
+    sender: str = "a@here.test",
+    letter: bytes = LETTER,
+    route: Route = "there.test",
+    **more: object,
+) -> Delivery:
+    """A delivery of a letter that stands in `directory`."""
+    path = directory / f"letter-{len(list(directory.iterdir()))}"
+    path.write_bytes(letter)
+    return Delivery(
+        id="Q1",
+        route=route,
+        sender=parse_mailbox(sender) if sender else None,
+        recipients=tuple(
+            one if isinstance(one, Recipient) else Recipient(parse_mailbox(one))
+            for one in to or ("ann@there.test",)
+        ),
+        size=len(letter) + letter.count(b"\n"),
+        content=lambda: os.open(path, os.O_RDONLY),
+        **more,  # type: ignore[arg-type]
+    )
