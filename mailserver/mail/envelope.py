@@ -65,8 +65,20 @@ def recipient_wishes(parameters: Parameters) -> tuple[frozenset[str], str | None
     return frozenset(wishes), original
 
 
+def original_recipient(address: Address) -> str:
+    """ORCPT for mail to `address` that goes on to another one (RFC 3461 §4.2, RFC 6533 §3)."""
+    text = str(address)
+    kind = "rfc822" if text.isascii() else "utf-8"
+    return f"{kind};" + "".join(c if c >= "!" and c not in "+=" else f"+{ord(c):02X}" for c in text)
+
+
+def is_xtext(text: str) -> bool:
+    """Whether `text` is in the form of RFC 3461 §4."""
+    return _XTEXT.fullmatch(text) is not None
+
+
 def _orcpt(text: str) -> bool:
-    return bool(_XTEXT.fullmatch(text)) or not text.isascii()  # RFC 6533 §3: utf-8-addr-xtext
+    return is_xtext(text) or not text.isascii()  # RFC 6533 §3: utf-8-addr-xtext
 
 
 def _take(parameters: Parameters, name: str) -> str | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Collection
 from functools import lru_cache
 
 from mailserver.mail.address import Address
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 _RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
+_DELIVERED_TO = re.compile(rb"^delivered-to:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -21,6 +23,13 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def count_received(header: bytes | bytearray) -> int:
     """How many Received fields a header has (LF line ends)."""
     return len(_RECEIVED.findall(header))
+
+
+def was_delivered_to(header: bytes | bytearray, addresses: Collection[Address]) -> bool:
+    """Whether a header (LF line ends) has a Delivered-To field of one of `addresses`, as we write it."""
+    fields = _DELIVERED_TO.findall(header) if addresses else []
+    found = {field.decode(errors="replace").strip().casefold() for field in fields}
+    return any(str(address).casefold() in found for address in addresses)
 
 
 def received(

@@ -10,16 +10,19 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mailserver import maillog
 from mailserver.durable.commit import Committer, Destination, Full, Job, Staged
+from mailserver.mail.envelope import Envelope
 from mailserver.mail.reply import Reply
 from mailserver.mailbox import quota as quotas
 from mailserver.mailbox.arrival import Arrival
 from mailserver.mailbox.maildir import unique_name
-from mailserver.mta.routing import BUSY, OVER_QUOTA, TROUBLE, Local
+from mailserver.mta.route import BUSY, OVER_QUOTA, TROUBLE, Local
 from mailserver.pool import Busy, Pool
+from mailserver.queue.departure import Departure
+from mailserver.queue.spool import Spool
 
 SPILL = 256 * 1024  # octets of one message held in memory before they go to its file
 
@@ -81,12 +84,17 @@ class Message:
 
 
 class Reception:
-    """Stages and commits messages. `staging` lies on the file system of the mailboxes."""
+    """Stages and commits messages. `staging` lies on the file system of the mailboxes and of `spool`.
 
-    def __init__(self, staging: str, committer: Committer, pool: Pool) -> None:
+    `queued` is called with the id of each entry that came into the queue, when it is durable.
+    """
+
+    def __init__(self, staging: str, committer: Committer, pool: Pool, spool: Spool | None = None) -> None:
+        self.queued: Callable[[str], object] = lambda entry_id: None
         self._staging = staging
         self._committer = committer
         self._pool = pool
+        self._spool = spool
         self._room = 0
         self._look_again = 0.0
         self._discarding: set[asyncio.Future[None]] = set()
@@ -120,29 +128,75 @@ class Reception:
             staged.discard()
 
     async def commit(
-        self, message: Message, wire_size: int, places: Sequence[Local], *, together: bool
+        self,
+        message: Message,
+        wire_size: int,
+        mailboxes: Sequence[Local],
+        departures: Sequence[Envelope] = (),
+        *,
+        together: bool,
+        user: str = "",
     ) -> list[Reply | None]:
-        """Make the message durable in each place: None for each that has it, else why it has not.
+        """Make the message durable in each mailbox, and in the queue for each envelope of `departures`.
 
-        With `together` all have it or none. When this returns None for a place, a crash at any later
-        instant does not lose the message there.
+        None for each that has it, else why it has not. With `together` all have it or none. When this
+        returns None for a place, a crash at any later instant does not lose the message there. `user` is
+        who submitted it.
         """
-        single = len(places) == 1 or not together
-        arrivals = [_destination(message, wire_size, place, strict=single) for place in places]
+        leaving = self._departures(message, wire_size, departures, user)
+        strict = len(mailboxes) + len(leaving) == 1 or not together
+        arrivals = [_destination(message, wire_size, place, strict=strict) for place in mailboxes]
+        errors = await self._commit(message, [*arrivals, *leaving], together=together)
+        for departure, error in zip(leaving, errors[len(arrivals) :], strict=True):
+            if error is None:
+                self._announce(message, departure)
+        return errors
+
+    def _departures(
+        self, message: Message, wire_size: int, envelopes: Sequence[Envelope], user: str
+    ) -> list[Departure]:
+        """The queue's entries; the first has the message's id, the others begin with it."""
+        if not envelopes:
+            return []
+        assert self._spool is not None, "a route leads away, and there is no queue"
+        size, spool = message.staged.size, self._spool
+        ids = [message.id, *(f"{message.id}N{number}" for number in range(2, len(envelopes) + 1))]
+        return [
+            spool.destination(entry_id, envelope, size=size, wire_size=wire_size, user=user)
+            for entry_id, envelope in zip(ids, envelopes, strict=True)
+        ]
+
+    async def _commit(
+        self, message: Message, destinations: Sequence[Destination], *, together: bool
+    ) -> list[Reply | None]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
         def report(_: Job) -> None:
             loop.call_soon_threadsafe(_resolve, done)
 
-        job = Job(message.staged, arrivals, report, together=together)
+        job = Job(message.staged, destinations, report, together=together)
         try:
             self._committer.submit(job)
         except Full:
             self.abandon(message)
-            return [BUSY] * len(places)
+            return [BUSY] * len(destinations)
         await done
         return [None if error is None else _explain(error, message) for error in job.errors]
+
+    def _announce(self, message: Message, departure: Departure) -> None:
+        entry = departure.entry
+        maillog.count("messages.queued")
+        maillog.event(
+            "queued",
+            id=entry.id,
+            message=message.id,
+            sender=f"<{entry.sender or ''}>",
+            to=",".join(str(queued.recipient.address) for queued in entry.recipients[:10]),
+            recipients=len(entry.recipients),
+            user=entry.user or None,
+        )
+        self.queued(entry.id)
 
 
 def _resolve(done: asyncio.Future[None]) -> None:

@@ -1,53 +1,53 @@
-"""Where mail for an address goes: into mailboxes here, or back to the client with a reason.
+"""Where mail for an address goes: into mailboxes here, to another host, or back to the client with a reason.
 
 Every rule is tried in one order, and the first that knows the address decides:
 
-    user, alias, then both again without the +tag, then postmaster of the default domain,
-    then the domain's catch-all, then the domain's postmaster for undeliverable mail
+    the way back for bounces of forwarded mail, user, alias, then both again without the +tag, then
+    postmaster of the default domain, then the domain's catch-all, then the domain's postmaster for
+    undeliverable mail
 
-so a catch-all always loses to people and aliases. Trouble of ours (a malformed file, a full pool) is a
-4xx reply, never a bounce. Not here: what is in the files (`directory`), storing (`mta.reception`).
+so a catch-all always loses to people and aliases. An address in no domain of ours is reached by sessions
+that may relay, and by way of an alias; there is no third way. Trouble of ours (a malformed file, a full
+pool) is a 4xx reply, never a bounce. Not here: what is in the files (`directory`), storing
+(`mta.reception`), which host is the next (`queue`, `delivery`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from mailserver import maillog
 from mailserver.directory import Directory, Domain, Unavailable, User, names
-from mailserver.mail.address import Address, AddressError, fold_local, parse_mailbox
+from mailserver.mail.address import Address, AddressError, fold_local, is_rewritten, parse_mailbox
 from mailserver.mail.path import Foreign, Postmaster
-from mailserver.mail.quota import Quota
 from mailserver.mail.reply import Reply
 from mailserver.mailbox import quota as quotas
 from mailserver.mailbox.maildir import Maildir
+from mailserver.mta.forwarding import Forwarding
+from mailserver.mta.route import (
+    ALIAS_BROKEN,
+    ANYBODY,
+    BUSY,
+    DISABLED,
+    NO_FORWARDING,
+    NO_RELAY,
+    OVER_QUOTA,
+    RELAY_DENIED,
+    RETURN_ONLY,
+    RETURN_UNKNOWN,
+    TROUBLE,
+    UNKNOWN,
+    Asker,
+    Leaves,
+    Local,
+    Route,
+)
 from mailserver.pool import Busy, Pool
 
 EXPANSION = 1000  # addresses one recipient may lead to, over all aliases
 
-UNKNOWN = Reply(550, "5.1.1", "No such user here")
-RELAY_DENIED = Reply(550, "5.7.1", "Relaying denied")
-TROUBLE = Reply(451, "4.3.0", "Temporary trouble here, try again later")
-BUSY = Reply(451, "4.3.2", "Too busy, try again later")
-DISABLED = Reply(450, "4.2.1", "Mailbox is disabled for the time being")
-OVER_QUOTA = Reply(452, "4.2.2", "Mailbox is full")
-ALIAS_BROKEN = Reply(451, "4.3.5", "Alias leads nowhere, try again later")
-NO_FORWARDING = Reply(451, "4.3.5", "Forwarding to other hosts is not available, try again later")
-
 _RELAY_MARKS = frozenset("%!@")  # user%there@here, there!user@here, "user@there"@here
-
-
-class Local(NamedTuple):
-    """A mailbox here: whose it is, where it is, how much it may hold."""
-
-    address: Address
-    maildir: Maildir
-    quota: Quota
-
-
-Route = tuple[Local, ...] | Reply
 
 
 class Mailboxes:
@@ -75,7 +75,10 @@ class Mailboxes:
 
 
 class Routing:
-    """The rules. `default_domain` is where the bare `<postmaster>` lives; `delimiter` begins a +tag."""
+    """The rules. `default_domain` is where the bare `<postmaster>` lives; `delimiter` begins a +tag.
+
+    Without `forwarding` no mail leaves: what would is put off.
+    """
 
     def __init__(
         self,
@@ -84,23 +87,23 @@ class Routing:
         pool: Pool,
         default_domain: str | None,
         delimiter: str,
+        forwarding: Forwarding | None = None,
     ) -> None:
         self._directory = directory
         self._mailboxes = mailboxes
         self._pool = pool
         self._default_domain = default_domain
         self._delimiter = delimiter
+        self._forwarding = forwarding
 
-    async def route(self, path: Address | Postmaster | Foreign, size: int) -> Route:
+    async def route(self, path: Address | Postmaster | Foreign, size: int, asker: Asker = ANYBODY) -> Route:
         """Decide about one recipient of a message that says it has `size` octets (0: it does not say)."""
         try:
-            found = self._decide(path)
+            found = self._decide(path, asker)
             if isinstance(found, Reply):
                 return found
-            for local in found:
-                if any(local.quota) and await self._pool.run(
-                    quotas.is_over, local.maildir, local.quota, size
-                ):
+            for place in found:
+                if isinstance(place, Local) and await self._is_full(place, size):
                     return OVER_QUOTA
             return found
         except Unavailable as error:
@@ -113,42 +116,70 @@ class Routing:
             maillog.event("routing-failed", recipient=path, error=error.strerror)
             return TROUBLE
 
-    def _decide(self, path: Address | Postmaster | Foreign) -> Route:
+    def reaches(self, address: Address, user: Address) -> bool:
+        """Whether mail for `address` comes into the mailbox of `user`. Raises Unavailable."""
+        found = self._expand(address, ANYBODY)
+        key = Address(fold_local(user.local), user.domain)
+        return not isinstance(found, Reply) and any(
+            isinstance(place, Local) and place.address == key for place in found
+        )
+
+    def is_ours(self, domain: str) -> bool:
+        """Whether mail for `domain` comes here. Raises Unavailable."""
+        return self._directory.domain(domain) is not None
+
+    async def _is_full(self, place: Local, size: int) -> bool:
+        return any(place.quota) and await self._pool.run(quotas.is_over, place.maildir, place.quota, size)
+
+    def _decide(self, path: Address | Postmaster | Foreign, asker: Asker) -> Route:
         if isinstance(path, Foreign):
             return RELAY_DENIED
         if isinstance(path, Postmaster):
-            return self._postmaster()
-        expansion = _Expansion(self._directory, self._mailboxes, self._delimiter, self._default_domain)
-        return expansion.of(path)
+            domain = self._default_domain or min(self._directory.domains(), default=None)
+            return UNKNOWN if domain is None else self._expand(Address("postmaster", domain), asker)
+        return self._expand(path, asker)
 
-    def _postmaster(self) -> Route:
-        domain = self._default_domain or min(self._directory.domains(), default=None)
-        if domain is None:
-            return UNKNOWN
-        return self._decide(Address("postmaster", domain))
+    def _expand(self, address: Address, asker: Asker) -> Route:
+        expansion = _Expansion(
+            self._directory,
+            self._mailboxes,
+            self._delimiter,
+            self._default_domain,
+            self._forwarding,
+            asker,
+        )
+        return expansion.of(address)
 
 
 class _Expansion:
-    """One recipient followed through aliases to its mailboxes; a loop ends where it began."""
+    """One recipient followed through aliases to mailboxes and other hosts; a loop ends where it began."""
 
     def __init__(
-        self, directory: Directory, mailboxes: Mailboxes, delimiter: str, default_domain: str | None
+        self,
+        directory: Directory,
+        mailboxes: Mailboxes,
+        delimiter: str,
+        default_domain: str | None,
+        forwarding: Forwarding | None,
+        asker: Asker,
     ) -> None:
         self._directory = directory
         self._mailboxes = mailboxes
         self._delimiter = delimiter
         self._default_domain = default_domain
+        self._forwarding = forwarding
+        self._asker = asker
         self._seen: set[Address] = set()
-        self._found: dict[str, Local] = {}
+        self._found: dict[str | Address, Local | Leaves] = {}
 
     def of(self, address: Address) -> Route:
-        refusal = self._follow(address)
+        refusal = self._follow(address, None)
         if refusal is not None:
             return refusal
         return tuple(self._found.values()) or ALIAS_BROKEN
 
-    def _follow(self, address: Address) -> Reply | None:
-        """Add the mailboxes of `address`; a Reply if it has none."""
+    def _follow(self, address: Address, alias: Address | None) -> Reply | None:
+        """Add the places of `address`, to which `alias` led; a Reply if it has none."""
         key = Address(fold_local(address.local), address.domain)
         if key in self._seen:
             return None
@@ -157,15 +188,36 @@ class _Expansion:
         self._seen.add(key)
         domain = self._directory.domain(address.domain)
         if domain is None:
-            return RELAY_DENIED if len(self._seen) == 1 else NO_FORWARDING
+            return self._lead_away(address, alias)
+        if alias is None and self._forwarding is not None and is_rewritten(address.local):
+            return self._lead_back(address, self._forwarding)
         for candidate in self._candidates(domain, address.local):
             user = self._directory.user(candidate[0].name, candidate[1])
             if user is not None:
                 return self._add(candidate[0], user)
             targets = self._directory.alias(candidate[0].name, candidate[1])
             if targets is not None:
-                return self._follow_all(address, targets)
-        return self._undeliverable(domain, address.local)
+                return self._follow_all(Address(fold_local(candidate[1]), candidate[0].name), targets)
+        return self._undeliverable(domain, key)
+
+    def _lead_away(self, address: Address, alias: Address | None) -> Reply | None:
+        if alias is None and not self._asker.may_relay:
+            return RELAY_DENIED
+        if self._forwarding is None:
+            return NO_FORWARDING if alias else NO_RELAY
+        sender = self._forwarding.sender(self._asker.sender, alias) if alias else self._asker.sender
+        self._found[address] = Leaves(address, sender, alias)
+        return None
+
+    def _lead_back(self, address: Address, forwarding: Forwarding) -> Reply | None:
+        """A valid code lets through a bounce to who sent the mail: nothing else, and nowhere else."""
+        original = forwarding.original(address)
+        if original is None:
+            return RETURN_UNKNOWN
+        if self._asker.sender is not None:
+            return RETURN_ONLY
+        self._asker = self._asker._replace(may_relay=True)
+        return self._follow(original, None)
 
     def _candidates(self, domain: Domain, local: str) -> Iterator[tuple[Domain, str]]:
         yield domain, local
@@ -188,19 +240,19 @@ class _Expansion:
     def _follow_all(self, alias: Address, targets: tuple[Address, ...]) -> Reply | None:
         """Every target of an alias; one that is gone must not keep the mail from the others."""
         for target in targets:
-            refusal = self._follow(target)
+            refusal = self._follow(target, alias)
             if refusal in (UNKNOWN, DISABLED):
                 maillog.event("alias-target-skipped", alias=alias, target=target, reply=refusal)
             elif refusal is not None:
                 return refusal
         return None
 
-    def _undeliverable(self, domain: Domain, local: str) -> Reply | None:
-        if not _RELAY_MARKS.isdisjoint(local):
+    def _undeliverable(self, domain: Domain, address: Address) -> Reply | None:
+        if not _RELAY_MARKS.isdisjoint(address.local):
             return RELAY_DENIED
         for target in self._last_resorts(domain):
             if Address(fold_local(target.local), target.domain) not in self._seen:
-                return self._follow(target)
+                return self._follow(target, address)
         return UNKNOWN
 
     def _last_resorts(self, domain: Domain) -> Iterator[Address]:

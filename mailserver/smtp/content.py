@@ -8,21 +8,34 @@ Not here: reading from the network (`smtp.server`), making it durable (`mta.rece
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
+from mailserver.mail.address import Address
 from mailserver.mail.lines import Decoder
 from mailserver.mail.reply import Reply
-from mailserver.mail.trace import count_received
+from mailserver.mail.trace import count_received, was_delivered_to
 from mailserver.mta.reception import SPILL, Message
-
-TOO_BIG = Reply(552, "5.3.4", "Message exceeds the fixed maximum size")
-HEADER_TOO_BIG = Reply(552, "5.3.4", "Message header is too large")
-LOOP = Reply(554, "5.4.6", "Too many hops, this message is going in circles")
+from mailserver.smtp.replies import FORWARDED_BEFORE, HEADER_TOO_BIG, TOO_BIG, TOO_MANY_HOPS
 
 
 class Content:
-    """The content of `message`, beginning with the trace header this server writes on top."""
+    """The content of `message`, beginning with the trace header this server writes on top.
+
+    `hops`: Received fields it may have at most; `forwarders`: aliases it must not have passed before.
+    `complete`, where it is given, makes the header that is stored from the one that came.
+    """
 
     def __init__(
-        self, message: Message, trace: bytes, *, dots: bool, size_limit: int, header_limit: int, hops: int
+        self,
+        message: Message,
+        trace: bytes,
+        *,
+        dots: bool,
+        size_limit: int,
+        header_limit: int,
+        hops: int,
+        forwarders: Collection[Address] = (),
+        complete: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.message = message
         self.refusal: Reply | None = None
@@ -30,8 +43,10 @@ class Content:
         self._size_limit = size_limit
         self._header_limit = header_limit
         self._hops = hops
+        self._forwarders = forwarders
+        self._complete = complete
         self._header: bytearray | None = bytearray()
-        self._trace_wire = len(trace) + trace.count(b"\n")
+        self._added_wire = _wire_size(trace)
         message.staged.append(trace)
 
     @property
@@ -46,7 +61,7 @@ class Content:
     @property
     def wire_size(self) -> int:
         """Octets of the whole message, trace header included, with CRLF line ends."""
-        return self._trace_wire + self._decoder.wire_size
+        return self._added_wire + self._decoder.wire_size
 
     @property
     def wants_spill(self) -> bool:
@@ -64,34 +79,52 @@ class Content:
 
     def _take(self, content: bytes) -> None:
         if self._header is not None and self.refusal is None:
-            self._scan_header(content)
+            content = self._scan_header(self._header, content)
         if self.refusal is None:
             self._judge()
         if self.refusal is None:
             self.message.staged.append(content)
 
-    def _scan_header(self, content: bytes) -> None:
-        """Gather the header to its empty line, then count what must be counted; never parse fields."""
-        assert self._header is not None
-        seen = len(self._header)
-        self._header += content
-        if self._header.startswith(b"\n"):
+    def _scan_header(self, gathered: bytearray, content: bytes) -> bytes:
+        """Gather the header to its empty line, then look at it; returns what can be staged now.
+
+        Fields are counted and told apart by name, never parsed.
+        """
+        seen = len(gathered)
+        gathered += content
+        if gathered.startswith(b"\n"):
             end = 0
         else:
-            end = self._header.find(b"\n\n", max(0, seen - 1)) + 1
+            end = gathered.find(b"\n\n", max(0, seen - 1)) + 1
             if end == 0 and not self.ended:
-                if len(self._header) > self._header_limit:
+                if len(gathered) > self._header_limit:
                     self.refusal = HEADER_TOO_BIG
-                return
-            end = end or len(self._header)
-        header, self._header = self._header[:end], None
-        if end > self._header_limit:
-            self.refusal = HEADER_TOO_BIG
-        elif count_received(header) > self._hops:
-            self.refusal = LOOP  # RFC 5321 §6.3
+                return b"" if self._complete else content
+            end = end or len(gathered)
+        self._header = None
+        header = gathered[:end]
+        self.refusal = self._header_refusal(header)
+        if self._complete is None:
+            return content
+        completed = self._complete(bytes(header))
+        self._added_wire += _wire_size(completed) - _wire_size(header)
+        return completed + gathered[end:]
+
+    def _header_refusal(self, header: bytearray) -> Reply | None:
+        if len(header) > self._header_limit:
+            return HEADER_TOO_BIG
+        if count_received(header) > self._hops:
+            return TOO_MANY_HOPS  # RFC 5321 §6.3
+        if was_delivered_to(header, self._forwarders):
+            return FORWARDED_BEFORE
+        return None
 
     def _judge(self) -> None:
         if self._decoder.fault is not None:
             self.refusal = Reply(554, "5.6.0", f"Message refused: {self._decoder.fault} in its content")
         elif self._decoder.wire_size > self._size_limit:
             self.refusal = TOO_BIG  # RFC 1870 §6.3
+
+
+def _wire_size(text: bytes | bytearray) -> int:
+    return len(text) + text.count(b"\n")

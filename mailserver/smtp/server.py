@@ -11,74 +11,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from ssl import SSLContext
+from collections.abc import Awaitable
 from typing import Any, ClassVar, cast
 
 from aiosmtpd.smtp import SMTP
 
 from mailserver import maillog
 from mailserver.mail.reply import Reply
-from mailserver.mta.reception import NO_SPACE, Reception
-from mailserver.mta.routing import BUSY, TROUBLE
+from mailserver.mail.sasl import RESPONSE_OCTETS
+from mailserver.mta.reception import NO_SPACE
+from mailserver.mta.route import BUSY, TROUBLE
 from mailserver.pool import Busy
-from mailserver.smtp import transaction
-from mailserver.smtp.transaction import Chunk, Policy, Router, Transaction
-from mailserver.transport.driver import Connections
+from mailserver.smtp import replies
+from mailserver.smtp.replies import TOO_MANY_CONNECTIONS
+from mailserver.smtp.site import Site, Timeouts
+from mailserver.smtp.submission import Submitting
+from mailserver.smtp.transaction import Chunk, Transaction
 from mailserver.transport.listener import Peer
 from mailserver.transport.tls import upgrade
+
+__all__ = ["TOO_MANY_CONNECTIONS", "Session", "Site", "Timeouts"]
 
 LINE = 2048  # octets of a command; RFC 5321 §4.5.3.1.4 wants 512 and what extensions add
 READ_AHEAD = 64 * 1024  # octets of a client's input held before its connection is paused
 BLOCK = 1 << 24  # more than can be read ahead: "all there is"
-SOFT_ERRORS, HARD_ERRORS = (
-    10,
-    100,
-)  # refused commands: after the first number slowed down, after the second cut
+SOFT_ERRORS, HARD_ERRORS = 10, 100  # refused commands: after so many slowed down, after so many cut
 ERROR_DELAY = 1.0  # seconds, for each refused command over the soft limit
 TURN = 32  # replies to commands that came together, before other sessions have their turn
 SMUGGLING_WAIT = 10.0  # seconds for an end of data that may never come
 
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # the library's log; ours is maillog
 
-CLOSING = Reply(421, "4.3.2", "Service shutting down, try again later")
-IDLE = Reply(421, "4.4.2", "Timeout, closing the connection")
-EXPIRED = Reply(421, "4.4.2", "Session has lasted too long, closing the connection")
-TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
-TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", "Too many connections, try again later")
-TLS_READY = Reply(220, "2.0.0", "Ready to start TLS")
-NO_TLS = Reply(502, "5.5.1", "STARTTLS is not available")
-NO_ARGUMENT = Reply(501, "5.5.4", "No argument allowed")
-UNRECOGNIZED = Reply(500, "5.5.1", "Command not recognized")
 _LIBRARY = {  # what the library says on its own, by its first words
-    "500 Command line too long": Reply(500, "5.5.2", "Command line is too long"),
-    "500 Error: bad syntax": Reply(500, "5.5.2", "Syntax error"),
-    "500 Error: command": UNRECOGNIZED,
-    "502 5.5.1 Too many": TOO_MANY_ERRORS,
+    "500 Command line too long": replies.LINE_TOO_LONG,
+    "500 Error: bad syntax": replies.BAD_LINE,
+    "500 Error: command": replies.UNRECOGNIZED,
+    "502 5.5.1 Too many": replies.TOO_MANY_ERRORS,
 }
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds: of silence, for one message's content, for a session; RFC 5321 §4.5.3.2 for the first two."""
-
-    idle: float = 300.0
-    content: float = 1800.0
-    session: float = 7200.0
-    handshake: float = 30.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """What all sessions of a listener share. `tls` gives the context for STARTTLS, which it offers."""
-
-    policy: Policy
-    router: Router
-    reception: Reception
-    connections: Connections
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    tls: Callable[[], SSLContext] | None = None
 
 
 class _Gone(Exception):
@@ -86,42 +55,43 @@ class _Gone(Exception):
 
 
 class _LineLimits(dict[str, int]):
-    """The same limit for every verb; not remembered, because clients make up verbs."""
+    """The same limit for every other verb; not remembered, because clients make up verbs."""
 
     def __missing__(self, verb: str) -> int:
         return LINE
+
+
+_LINE_LIMITS, _SUBMISSION_LIMITS = _LineLimits(), _LineLimits(AUTH=RESPONSE_OCTETS)
 
 
 class Session(SMTP):
     """One connection."""
 
     command_size_limit = LINE
-    command_size_limits = _LineLimits()
     _template: ClassVar[dict[str, Any]] = {}
 
-    def __init__(
-        self, site: Site, peer: Peer
-    ) -> None:  # the library's constructor runs once, for the template
+    def __init__(self, site: Site, peer: Peer) -> None:
+        # the library's constructor runs once, for the template
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_AHEAD, loop=loop)
         asyncio.StreamReaderProtocol.__init__(self, reader, self._cb_client_connected, loop)
         if not Session._template:
             Session._template = _template(loop, set(vars(self)))
         self.__dict__.update(Session._template)
-        verbs = _LMTP_VERBS if site.policy.lmtp else _SMTP_VERBS
+        verbs = _LMTP_VERBS if site.policy.lmtp else _METHODS if site.submission else _SMTP_VERBS
         self._smtp_methods = {verb: getattr(self, name) for verb, name in verbs.items()}
+        self.command_size_limits = _SUBMISSION_LIMITS if site.submission else _LINE_LIMITS
         self.loop, self.hostname = loop, site.policy.hostname
         self.__ident__ = "LMTP" if site.policy.lmtp else "ESMTP"
         self._timeout_duration = site.timeouts.idle
         self.site = site
         self.peer = peer
-        self.dialogue = Transaction(site.policy, site.router, site.reception, peer.address)
+        submitting = Submitting(site.submission, peer) if site.submission else None
+        self.dialogue = Transaction(site.policy, site.router, site.reception, peer.address, submitting)
         self.dialogue.secure = peer.secure
         self._errors = self._replies = 0
         self._silence_end = self._content_end = 0.0
-        self._draining = False
-        self._closing = False
-        self._smuggling = False
+        self._draining = self._closing = self._smuggling = False
 
     # -- connection ------------------------------------------------------------------------------
 
@@ -145,7 +115,7 @@ class Session(SMTP):
         """Stop soon: at once between messages, else after the message under way."""
         self._draining = True
         if self.dialogue.idle:
-            self._say_goodbye(CLOSING)
+            self._say_goodbye(replies.CLOSING)
 
     def abort(self) -> None:
         self._writer.transport.abort()
@@ -162,14 +132,14 @@ class Session(SMTP):
         if self.loop.time() < self._silence_end:
             self._timeout_handle = self.loop.call_at(self._silence_end, self._timeout_cb)
         elif self._smuggling:
-            self._say_goodbye(Reply(521, "5.6.0", "Bare CR or LF, and no end of data"))
+            self._say_goodbye(replies.NO_END_OF_DATA)
         else:
-            self._say_goodbye(IDLE)
+            self._say_goodbye(replies.IDLE)
 
     def _expire(self) -> None:
         """The session's time is over; a message under way has its own time to be finished."""
         if self.dialogue.idle or self._draining:
-            self._say_goodbye(EXPIRED)
+            self._say_goodbye(replies.EXPIRED)
         else:
             self._draining = True
             self._expiry = self.loop.call_later(self.site.timeouts.content, self._expire)
@@ -223,7 +193,7 @@ class Session(SMTP):
         """Slow down, then cut off, a client that only guesses."""
         self._errors += 1
         if self._errors > HARD_ERRORS:
-            return TOO_MANY_ERRORS
+            return replies.TOO_MANY_ERRORS
         if self._errors > SOFT_ERRORS:
             await asyncio.sleep(ERROR_DELAY)
         return reply
@@ -258,6 +228,23 @@ class Session(SMTP):
             self.session.host_name, self.session.extended_smtp = hostname, True  # type: ignore[union-attr]
         await self._send(reply)
 
+    async def smtp_AUTH(self, arg: str | None) -> None:
+        await self._send(reply := await self.dialogue.auth(arg or ""))
+        while reply.code == 334:
+            await self._send(reply := await self.dialogue.respond(await self._read_response()))
+
+    async def _read_response(self) -> bytes | None:
+        """A line within AUTH, without its end; None for one that is too long. Never logged."""
+        line, whole = b"", True
+        while not line.endswith(b"\n"):
+            try:
+                line = await self._reader.readuntil()
+            except asyncio.LimitOverrunError as error:
+                await self._reader.read(error.consumed)
+                whole = False
+        self._reset_timeout()
+        return line.rstrip(b"\r\n") if whole and len(line) <= RESPONSE_OCTETS else None
+
     async def smtp_MAIL(self, arg: str | None) -> None:
         await self._send(self.dialogue.mail(arg or ""))
 
@@ -269,7 +256,7 @@ class Session(SMTP):
         await self._send(reply)
 
     async def smtp_DATA(self, arg: str | None) -> None:
-        reply = NO_ARGUMENT if arg else self.dialogue.data()
+        reply = replies.NO_ARGUMENT if arg else self.dialogue.data()
         await self._send(reply)
         if reply.code == 354 and await self._receive(self._read_data()):
             await self._finish()
@@ -295,23 +282,23 @@ class Session(SMTP):
     async def smtp_RSET(self, arg: str | None) -> None:
         if not arg:
             self.dialogue.reset()
-        await self._send(NO_ARGUMENT if arg else transaction.OK)
+        await self._send(replies.NO_ARGUMENT if arg else replies.OK)
 
     async def smtp_NOOP(self, arg: str | None) -> None:
-        await self._send(transaction.OK)
+        await self._send(replies.OK)
 
     async def smtp_VRFY(self, arg: str | None) -> None:
-        await self._send(transaction.VRFY if arg else Reply(501, "5.5.4", "Syntax: VRFY address"))
+        await self._send(replies.VRFY if arg else replies.VRFY_SYNTAX)
 
     async def smtp_EXPN(self, arg: str | None) -> None:
-        await self._send(transaction.EXPN)
+        await self._send(replies.EXPN)
 
     async def smtp_HELP(self, arg: str | None) -> None:
-        await self._send(transaction.HELP)
+        await self._send(replies.HELP)
 
     async def smtp_QUIT(self, arg: str | None) -> None:
         if arg:
-            await self._send(NO_ARGUMENT)
+            await self._send(replies.NO_ARGUMENT)
             return
         self.dialogue.reset()
         await self._send(Reply(221, "2.0.0", f"{self.hostname} closing connection"))
@@ -319,12 +306,12 @@ class Session(SMTP):
 
     async def smtp_STARTTLS(self, arg: str | None) -> None:
         if arg:
-            await self._send(NO_ARGUMENT)
+            await self._send(replies.NO_ARGUMENT)
             return
         if self.site.tls is None or self.dialogue.secure:
-            await self._send(NO_TLS)
+            await self._send(replies.NO_TLS)
             return
-        await self._send(TLS_READY)
+        await self._send(replies.TLS_READY)
         plain = cast(asyncio.Transport, self.transport)  # uvloop's is none by name
         # RFC 3207 §4: what was pipelined after STARTTLS came in clear, perhaps from somebody else
         self._reader._buffer.clear()  # type: ignore[attr-defined]
@@ -386,7 +373,7 @@ class Session(SMTP):
         if not self._smuggling:
             self._reset_timeout()
         if self.loop.time() > self._content_end:  # a slow sender, whom the idle limit does not stop
-            self._say_goodbye(IDLE)
+            self._say_goodbye(replies.IDLE)
             raise _Gone
         return block
 
@@ -395,10 +382,11 @@ class Session(SMTP):
             await self._send(reply)
         self._reset_timeout()
         if self._draining:
-            self._say_goodbye(CLOSING)
+            self._say_goodbye(replies.CLOSING)
 
 
-_SMTP_VERBS = {name.removeprefix("smtp_"): name for name in vars(Session) if name.startswith("smtp_")}
+_METHODS = {name.removeprefix("smtp_"): name for name in vars(Session) if name.startswith("smtp_")}
+_SMTP_VERBS = {verb: name for verb, name in _METHODS.items() if verb != "AUTH"}
 _LMTP_VERBS = {
     "LHLO" if verb == "EHLO" else verb: name for verb, name in _SMTP_VERBS.items() if verb != "HELO"
 }

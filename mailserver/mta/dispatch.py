@@ -1,0 +1,84 @@
+"""Where the copies of one message go: each mailbox once, and into the queue once for each sender.
+
+Not here: how a recipient's places are found (`mta.routing`), how they are filled (`mta.reception`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from mailserver.mail import trace
+from mailserver.mail.address import Address
+from mailserver.mail.envelope import Envelope, Recipient, original_recipient
+from mailserver.mail.reply import Reply
+from mailserver.mta.route import Leaves, Local
+
+
+class Accepted(NamedTuple):
+    """A recipient that was answered with 250, and the places it leads to."""
+
+    recipient: Recipient
+    places: tuple[Local | Leaves, ...]
+
+
+class Dispatch:
+    """`mailboxes`, each once, however many recipients lead to it, and `departures`, the queue's envelopes."""
+
+    def __init__(self, envelope: Envelope, accepted: Sequence[Accepted]) -> None:
+        self._envelope = envelope
+        self._accepted = accepted
+        mailboxes = {place.maildir.path: place for _, place in self._all() if isinstance(place, Local)}
+        self.mailboxes = list(mailboxes.values())
+        leaving = [(given, place) for given, place in self._all() if isinstance(place, Leaves)]
+        self.forwarders = {place.forwarded_by for _, place in leaving if place.forwarded_by is not None}
+        self.departures = _departures(envelope, leaving) if leaving else []
+
+    def header(self) -> str:
+        """What goes on top of the content, which all copies share: no line that holds for some only.
+
+        The queue's couriers leave Return-Path out (RFC 5321 §4.4): it is for mailboxes. Delivered-To names
+        the one mailbox, or the one alias that leads away, so that the alias knows its mail again.
+        """
+        header = trace.return_path(self._envelope.sender) if self.mailboxes else ""
+        if len(self.mailboxes) == 1 and not self.departures:
+            header += trace.delivered_to(self.mailboxes[0].address)
+        elif len(self._accepted) == len(self.forwarders) == 1:
+            header += trace.delivered_to(next(iter(self.forwarders)))
+        return header
+
+    def outcomes(self, errors: Sequence[Reply | None]) -> list[Reply | None]:
+        """What to tell of each recipient: an error if any of its places has one.
+
+        `errors` are those of `mailboxes`, then of `departures`.
+        """
+        keys = [place.maildir.path for place in self.mailboxes] + [e.sender for e in self.departures]
+        by_place = dict(zip(keys, errors, strict=True))
+        return [
+            next((error for place in accepted.places if (error := by_place[_key(place)])), None)
+            for accepted in self._accepted
+        ]
+
+    def _all(self) -> Iterator[tuple[Recipient, Local | Leaves]]:
+        return ((accepted.recipient, place) for accepted in self._accepted for place in accepted.places)
+
+
+def _key(place: Local | Leaves) -> str | Address | None:
+    return place.maildir.path if isinstance(place, Local) else place.sender
+
+
+def _departures(envelope: Envelope, leaving: Sequence[tuple[Recipient, Leaves]]) -> list[Envelope]:
+    """One envelope for each sender: mail that is forwarded leaves under another one."""
+    groups: dict[Address | None, dict[Address, Recipient]] = {}
+    for given, place in leaving:
+        wishes = given
+        if place.recipient != given.address:  # RFC 3461 §4.2: reports name the address the sender knows
+            original = given.original or original_recipient(given.address)
+            wishes = Recipient(place.recipient, given.notify, original)
+        groups.setdefault(place.sender, {}).setdefault(place.recipient, wishes)
+    return [
+        msgspec.structs.replace(envelope, sender=sender, recipients=tuple(recipients.values()))
+        for sender, recipients in groups.items()
+    ]

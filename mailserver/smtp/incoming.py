@@ -1,0 +1,159 @@
+"""One message from the beginning of its content to its replies: header on top, content, commit, log.
+
+Not here: the commands before it (`transaction`), what content may hold (`content`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from mailserver import maillog
+from mailserver.mail import trace
+from mailserver.mail.address import Address
+from mailserver.mail.envelope import Envelope
+from mailserver.mail.reply import Reply
+from mailserver.mta.dispatch import Accepted, Dispatch
+from mailserver.mta.reception import Reception
+from mailserver.smtp.content import Content
+from mailserver.smtp.header import completed
+from mailserver.smtp.submission import Submitting
+
+
+class Policy(NamedTuple):
+    """What a listener's sessions allow. Sizes in octets."""
+
+    hostname: str
+    lmtp: bool = False
+    message_size: int = 50 << 20
+    header_size: int = 256 << 10
+    recipients: int = 1000
+    received: int = 100
+
+
+class Client(NamedTuple):
+    """Who brings a message: the name it said, its IP address or `unix`; whether by EHLO, whether over TLS."""
+
+    name: str
+    peer: str
+    extended: bool
+    secure: bool
+
+
+class Incoming:
+    """A message whose content comes in. `submitting` is there where its client had to log in."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        reception: Reception,
+        client: Client,
+        envelope: Envelope,
+        accepted: Sequence[Accepted],
+        submitting: Submitting | None,
+        *,
+        dots: bool,
+    ) -> None:
+        self._policy = policy
+        self._reception = reception
+        self._client = client
+        self._envelope = envelope
+        self._accepted = accepted
+        self._submitting = submitting
+        self._dispatch = Dispatch(envelope, accepted)
+        self._message = reception.begin()
+        self.content = Content(
+            self._message,
+            (self._dispatch.header() + self._received()).encode(),
+            dots=dots,
+            size_limit=policy.message_size,
+            header_limit=policy.header_size,
+            hops=policy.received,
+            forwarders=self._dispatch.forwarders,
+            complete=None if submitting is None else self._completion(submitting),
+        )
+
+    def abandon(self) -> None:
+        """The message will not be taken in."""
+        self._reception.abandon(self._message)
+
+    async def finish(self) -> list[Reply]:
+        """The content has ended: commit it. One reply, or in LMTP one for each accepted recipient."""
+        lmtp, submitting = self._policy.lmtp, self._submitting
+        refusal = self.content.refusal or (submitting.take() if submitting is not None else None)
+        if refusal is not None:
+            self.abandon()
+            return [refusal] * (len(self._accepted) if lmtp else 1)
+        errors = await self._reception.commit(
+            self._message,
+            self.content.wire_size,
+            self._dispatch.mailboxes,
+            self._dispatch.departures,
+            together=not lmtp,
+            user=self._user(),
+        )
+        self._log(errors)
+        accepted = Reply(250, "2.0.0", f"OK {self._message.id}")
+        if lmtp:
+            return [error or accepted for error in self._dispatch.outcomes(errors)]
+        failed = next((error for error in errors if error is not None), None)
+        if failed is not None and submitting is not None:
+            submitting.give_back()
+        return [failed or accepted]
+
+    def _received(self) -> str:
+        hidden = self._submitting is not None and self._submitting.rules.hide_client
+        single = len(self._accepted) == 1
+        return trace.received(
+            hello="client" if hidden else self._client.name,
+            peer="hidden" if hidden else self._client.peer,
+            by=self._policy.hostname,
+            protocol=self._protocol(),
+            message_id=self._message.id,
+            recipient=self._accepted[0].recipient.address if single else None,
+            now=time.time(),
+        )
+
+    def _completion(self, submitting: Submitting) -> Callable[[bytes], bytes]:
+        """What makes a submitted message's header whole (RFC 6409 §8)."""
+        assert submitting.submitter is not None
+        hostname, now = self._policy.hostname, time.time()
+        author = submitting.submitter.address or self._envelope.sender
+        return partial(
+            completed,
+            now=now,
+            message_id=f"<{int(now)}.{self._message.id}@{hostname}>",
+            author=author or Address("postmaster", hostname),
+        )
+
+    def _protocol(self) -> str:
+        """The WITH keyword (RFC 3848, RFC 6531 §4.3)."""
+        name = "LMTP" if self._policy.lmtp else "ESMTP" if self._client.extended else "SMTP"
+        if self._envelope.smtputf8:
+            name = f"UTF8{name.removeprefix('E')}"
+        if self._client.secure and self._client.extended:
+            name += "S"
+        return f"{name}A" if self._submitting is not None and self._submitting.logged_in else name
+
+    def _user(self) -> str:
+        submitter = self._submitting.submitter if self._submitting is not None else None
+        return submitter.name if submitter is not None else ""
+
+    def _log(self, errors: Sequence[Reply | None]) -> None:
+        maillog.count("messages.received", int(None in errors))
+        maillog.event(
+            "received",
+            id=self._message.id,
+            peer=self._client.peer,
+            helo=self._client.name,
+            proto=self._protocol(),
+            user=self._user() or None,
+            sender=f"<{self._envelope.sender or ''}>",
+            to=",".join(str(a.recipient.address) for a in self._accepted[:10]),
+            recipients=len(self._accepted),
+            size=self.content.wire_size,
+            stored=sum(error is None for error in errors),
+            envid=self._envelope.envid,
+        )
