@@ -89,6 +89,11 @@ class Spool:
             raise Unreadable("another entry's id")
         return entry
 
+    def check(self, entry_id: str) -> None:
+        """Raises Missing if there is no such entry."""
+        if not os.path.exists(self._path(self._env, entry_id)):
+            raise Missing(entry_id)
+
     def has_content(self, entry_id: str) -> bool:
         """Whether the content is there; if not, somebody took it away."""
         return os.path.exists(self._path(self._msg, entry_id))

@@ -1,0 +1,133 @@
+"""What is due, found and read: the way of an entry from the disk to work.
+
+Of entries that wait only id and time are in memory. Here is also known who may not begin work now, for the
+operator has a hand on it, and who is to be tried whatever the schedule says.
+Not here: the work (`queue.runner`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+
+from mailserver import maillog
+from mailserver.pool import Busy, Pool
+from mailserver.queue.agenda import Agenda
+from mailserver.queue.entry import HELD, Entry, Unreadable
+from mailserver.queue.schedule import Schedule
+from mailserver.queue.settling import without_content
+from mailserver.queue.spool import Missing, Spool
+
+READ = 64  # entries read in one go
+SLICE = 5000  # entries planned in one go after a scan, so that the loop is not held up
+UNREAD = 300.0  # seconds until an entry that could not be read is looked at again
+
+_Found = tuple[str, Entry | Exception]
+
+
+class Intake:
+    """`at_work`: the ids of entries at work, which are none of its business."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        pool: Pool,
+        at_work: Container[str],
+        clock: Callable[[], float],
+        schedule: Schedule,
+    ) -> None:
+        self.agenda = Agenda()
+        self.wake = asyncio.Event()
+        self._spool = spool
+        self._pool = pool
+        self._at_work = at_work
+        self._clock = clock
+        self._schedule = schedule
+        self._reading: set[str] = set()
+        self._claimed: set[str] = set()
+        self._forced: set[str] = set()
+
+    @property
+    def next(self) -> float:
+        """When the next entry is due."""
+        return self.agenda.next
+
+    def submit(self, entry_id: str) -> None:
+        """An entry may be read now, if it is not known already."""
+        if not self._knows(entry_id):
+            self.agenda.put(entry_id, self._clock())
+            self.wake.set()
+
+    def force(self, ids: Iterable[str]) -> None:
+        """Try entries now, whatever their schedule and their destinations' troubles are."""
+        for entry_id in ids:
+            if entry_id not in self._at_work:
+                self._forced.add(entry_id)
+                self.agenda.put(entry_id, 0.0)
+        self.wake.set()
+
+    @contextmanager
+    def claim(self, entry_id: str) -> Iterator[None]:
+        """Keep an entry that is not at work from it, while somebody changes it; then read it again."""
+        self._claimed.add(entry_id)
+        self.agenda.discard(entry_id)
+        try:
+            yield
+        finally:
+            self._claimed.discard(entry_id)
+            self.submit(entry_id)
+
+    async def scan(self, now: float) -> None:
+        """Find entries that are not known yet. Raises OSError, Busy."""
+        found = await self._pool.run(lambda: list(self._spool.ids()))
+        latest = now + self._schedule.longest  # later ones were planned by a clock that was set back since
+        for start in range(0, len(found), SLICE):
+            for entry_id, due in found[start : start + SLICE]:
+                if due < HELD and not self._knows(entry_id):
+                    self.agenda.put(entry_id, min(due, latest))
+            await asyncio.sleep(0)
+
+    async def read(self, now: float, most: int) -> list[tuple[Entry, bool]]:
+        """Some entries that are due and not held, and whether to try them in any case."""
+        ids = self.agenda.take(now, min(most, READ))
+        self._reading.update(ids)
+        try:
+            found = await self._pool.run(self._load, ids)
+        except Busy as error:
+            found = [(entry_id, error) for entry_id in ids]
+        return [item for entry_id, entry in found if (item := self._judge(entry_id, entry, now)) is not None]
+
+    def _judge(self, entry_id: str, entry: Entry | Exception, now: float) -> tuple[Entry, bool] | None:
+        self._reading.discard(entry_id)
+        if entry_id in self._claimed:
+            return None
+        forced = entry_id in self._forced
+        self._forced.discard(entry_id)
+        if isinstance(entry, Entry):
+            return None if entry.held else (entry, forced)
+        if not isinstance(entry, Missing):
+            maillog.event("queue-unreadable", id=entry_id, error=type(entry).__name__)
+            self.agenda.put(entry_id, now + (1.0 if isinstance(entry, Busy) else UNREAD))
+        return None
+
+    def _load(self, ids: list[str]) -> list[_Found]:
+        found: list[_Found] = []
+        for entry_id in ids:
+            try:
+                found.append((entry_id, self._whole(self._spool.load(entry_id))))
+            except (Missing, Unreadable, OSError) as error:
+                found.append((entry_id, error))
+        return found
+
+    def _whole(self, entry: Entry) -> Entry:
+        """The entry; if somebody took its content away, with nobody left to carry it to."""
+        if self._spool.has_content(entry.id):
+            return entry
+        self._spool.check(entry.id)  # it may just have been settled
+        maillog.event("content-missing", id=entry.id)
+        return without_content(entry, self._schedule, self._clock())
+
+    def _knows(self, entry_id: str) -> bool:
+        own = (self.agenda, self._at_work, self._reading, self._claimed)
+        return any(entry_id in known for known in own)

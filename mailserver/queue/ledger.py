@@ -1,0 +1,74 @@
+"""Changes of the spool, gathered: outcomes that come together share their syncs.
+
+While one batch is on its way to the disk the next one gathers; who is alone waits for nobody.
+Not here: what a change is written as (`queue.spool`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from mailserver.pool import Busy, Pool
+from mailserver.queue.entry import Entry
+from mailserver.queue.spool import Spool
+
+BATCH = 64  # entries a pass
+
+
+class _Change:
+    """The latest wish for one entry, and everybody who waits for it."""
+
+    def __init__(self) -> None:
+        self.entry: Entry | None = None
+        self.waiting: list[asyncio.Future[None]] = []
+
+
+class Ledger:
+    """Writes to `spool` in a thread of `pool`."""
+
+    def __init__(self, spool: Spool, pool: Pool) -> None:
+        self._spool = spool
+        self._pool = pool
+        self._changes: dict[str, _Change] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    async def store(self, entry: Entry) -> None:
+        """Replace an entry; durable when this returns. Raises OSError, Busy."""
+        await self._change(entry.id, entry)
+
+    async def remove(self, entry_id: str) -> None:
+        """Remove an entry for good. Raises OSError, Busy."""
+        await self._change(entry_id, None)
+
+    async def _change(self, entry_id: str, entry: Entry | None) -> None:
+        change = self._changes.setdefault(entry_id, _Change())
+        change.entry = entry
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        change.waiting.append(done)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        await done
+
+    async def _write(self) -> None:
+        while self._changes:
+            batch = {entry_id: self._changes.pop(entry_id) for entry_id in list(self._changes)[:BATCH]}
+            stored = [change.entry for change in batch.values() if change.entry is not None]
+            removed = [entry_id for entry_id, change in batch.items() if change.entry is None]
+            errors: dict[str, Exception] = {}
+            try:
+                errors.update(await self._pool.run(self._spool.apply, stored, removed))
+            except (Busy, OSError) as error:
+                errors = dict.fromkeys(batch, error)
+            for entry_id, change in batch.items():
+                _resolve(change.waiting, errors.get(entry_id))
+        self._writer = None
+
+
+def _resolve(waiting: list[asyncio.Future[None]], error: Exception | None) -> None:
+    for done in waiting:
+        if done.done():  # nobody waits any more
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)

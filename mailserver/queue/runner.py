@@ -1,0 +1,260 @@
+"""The queue at work: entries are read when they are due, carried along their routes, settled, reported.
+
+One entry goes round: read from the spool, its due recipients grouped by route, each group a job that waits
+for its turn in a lane; what became of them is stored as it comes in; when no job is left, reports are sent
+and the entry is gone, or due again. Of all others only id and time are in memory.
+Waits are measured by the loop; `clock` gives UNIX time, best one that does not leap while it runs.
+Not here: turns (`queue.lanes`), the end of a round (`queue.closing`), the operator's commands (`queue.desk`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+
+import msgspec
+
+from mailserver import maillog
+from mailserver.pool import Pool
+from mailserver.queue.closing import Closing
+from mailserver.queue.courier import Delivery, Kind, Outcome, Router
+from mailserver.queue.entry import NEVER, Entry
+from mailserver.queue.intake import Intake
+from mailserver.queue.lanes import Lane, Lanes
+from mailserver.queue.ledger import Ledger
+from mailserver.queue.reports import Reports
+from mailserver.queue.round import Job, Round, by_route, jobs_of
+from mailserver.queue.schedule import HOUR, Schedule
+from mailserver.queue.settling import TOO_LONG, TROUBLE, left_alone
+from mailserver.queue.spool import Spool
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """`deliveries` at once; `entries` at work, so in memory; seconds: `patience` for one delivery, whatever
+    its courier does, and `rescan` between looks for entries that another process put into the spool."""
+
+    deliveries: int = 100
+    entries: int = 1000
+    patience: float = 2 * HOUR
+    rescan: float = 60.0
+
+
+class Runner:
+    """Runs the queue of `spool`. All that blocks goes through `pool`."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        pool: Pool,
+        router: Router,
+        reports: Reports,
+        clock: Callable[[], float],
+        *,
+        schedule: Schedule | None = None,
+        limits: Limits | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.rounds: dict[str, Round] = {}
+        self.limits = limits or Limits()
+        self.lanes: Lanes[Job] = Lanes(self.limits.deliveries, router.pace)
+        self.ledger = Ledger(spool, pool)
+        self.clock = clock
+        self._schedule = schedule or Schedule()
+        self._closing = Closing(self.ledger, reports, self._schedule, clock, chance)
+        self.intake = Intake(spool, pool, self.rounds, clock, self._schedule)
+        self._spool = spool
+        self._router = router
+        self._chance = chance
+        self._stopping = asyncio.Event()
+        self._next_scan = 0.0
+        self._reader: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._carrying: set[asyncio.Future[Sequence[Outcome]]] = set()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; what the spool holds is found in the background."""
+        self._reader = asyncio.create_task(self._run())
+
+    async def stop(self, grace: float) -> None:
+        """Begin nothing new, wait `grace` seconds for deliveries under way, leave the rest to the disk."""
+        self._stopping.set()
+        self._closing.stop()
+        self.intake.wake.set()
+        if self._reader is not None:
+            await self._reader
+        for lane in self.lanes:
+            for job in self.lanes.empty(lane):
+                self._leave(job)
+        if self._carrying:
+            await asyncio.wait(set(self._carrying), timeout=grace)
+        for delivery in self._carrying:
+            delivery.cancel()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def submit(self, entry_id: str) -> None:
+        """A new entry is in the spool: it is read at once."""
+        self.intake.submit(entry_id)
+
+    # -- beginning -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._step()
+            except Exception as error:  # whatever it is, the mail of all others must go on
+                maillog.count("queue.trouble")
+                maillog.event("queue-trouble", error=type(error).__name__)
+                await self._pause(1.0)
+
+    async def _step(self) -> None:
+        self.intake.wake.clear()
+        self._dispatch()
+        now = self.clock()
+        if now >= self._next_scan:
+            self._next_scan = now + self.limits.rescan
+            return await self.intake.scan(now)
+        free = self.limits.entries - len(self.rounds)
+        if free > 0 and self.intake.next <= now:
+            for entry, forced in await self.intake.read(now, free):
+                self._admit(entry, now, forced)
+            return
+        until = min(self._next_scan, self.lanes.next, self.intake.next if free > 0 else NEVER)
+        try:
+            await asyncio.wait_for(self.intake.wake.wait(), max(0.0, until - now))
+        except TimeoutError:
+            return
+
+    def _admit(self, entry: Entry, now: float, forced: bool) -> None:
+        """Begin a round of work for an entry; a forced one is due whatever its schedule says."""
+        round_ = self.rounds[entry.id] = Round(entry)
+        horizon = -1.0 if forced else self._schedule.longest
+        for route, indices in by_route(entry, self._router, now, horizon).items():
+            lane = self.lanes.lane(route)
+            if forced:
+                self.lanes.unblock(lane)
+            self._assign(round_, lane, indices, now)
+        if not round_.jobs:
+            self._spawn(self._close(round_))
+
+    def _assign(self, round_: Round, lane: Lane[Job], indices: list[int], now: float) -> None:
+        if lane.is_blocked(now):
+            self._closing.note(round_, lane.route, indices, [left_alone(lane.reason)] * len(indices))
+        elif not lane.has_room:
+            self.lanes.park(lane, round_.entry.id)
+            round_.parked.update(indices)
+        else:
+            for job in jobs_of(round_, lane.route, indices):
+                round_.jobs += 1
+                self.lanes.put(lane, job, now)
+
+    # -- carrying --------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Start all jobs that may start now."""
+        now = self.clock()
+        while not self._stopping.is_set() and (found := self.lanes.take(now)) is not None:
+            self._spawn(self._carry(*found))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, lane: Lane[Job], job: Job) -> None:
+        started = self.clock()
+        outcomes = None if job.round.command else await self._attempt(job)
+        self._release(lane, outcomes, started)
+        self._dispatch()
+        if outcomes is not None:
+            self._closing.note(job.round, job.route, job.indices, outcomes)
+            if job.round.jobs > 1 and any(outcome.kind is not Kind.DEFERRED for outcome in outcomes):
+                await self._closing.save(job.round)
+        self._leave(job)
+
+    def _release(self, lane: Lane[Job], outcomes: Sequence[Outcome] | None, started: float) -> None:
+        """A delivery has ended: what its lane learns from it, and who is next there."""
+        now = self.clock()
+        if outcomes is None or outcomes[0] is TROUBLE:
+            self.lanes.withdrawn(lane, now)
+        elif outcomes[0].unreachable:
+            self.lanes.failed(lane, outcomes[0], started, now, self._chance())
+        else:
+            self.lanes.answered(lane, now)
+        if lane.is_blocked(now):
+            for job in self.lanes.empty(lane):
+                self._closing.note(
+                    job.round, job.route, job.indices, [left_alone(lane.reason)] * len(job.indices)
+                )
+                self._leave(job)
+        for entry_id in self.lanes.unpark(lane, now):
+            self._unpark(entry_id)
+
+    def _unpark(self, entry_id: str) -> None:
+        if entry_id in self.rounds:
+            self.rounds[entry_id].parked.clear()
+        elif entry_id in self.intake.agenda:
+            self.intake.agenda.put(entry_id, 0.0)  # it has waited: before all others
+        self.intake.wake.set()
+
+    async def _attempt(self, job: Job) -> Sequence[Outcome] | None:
+        """Have a courier try; None where the delivery was broken off because the queue stops."""
+        count = len(job.indices)
+        courier = self._router.courier_for(job.route)
+        delivery = asyncio.ensure_future(courier.deliver(self._delivery(job)))
+        self._carrying.add(delivery)
+        delivery.add_done_callback(self._carrying.discard)
+        try:
+            outcomes = await asyncio.wait_for(delivery, self.limits.patience)
+        except TimeoutError:
+            return [TOO_LONG] * count
+        except asyncio.CancelledError:
+            if not delivery.cancelled():
+                raise
+            maillog.event("handed-back", id=job.round.entry.id, route=job.route)
+            return None
+        except Exception as error:  # a fault of ours is never the message's
+            maillog.count("queue.trouble")
+            maillog.event("courier-failed", id=job.round.entry.id, error=type(error).__name__)
+            return [TROUBLE] * count
+        return outcomes if len(outcomes) == count else [TROUBLE] * count
+
+    def _delivery(self, job: Job) -> Delivery:
+        entry = job.round.entry
+        return Delivery(
+            id=entry.id,
+            route=job.route,
+            sender=entry.sender,
+            recipients=tuple(entry.recipients[index].recipient for index in job.indices),
+            size=entry.wire_size,
+            content=partial(self._spool.open_content, entry.id),
+            body_8bit=entry.body_8bit,
+            smtputf8=entry.smtputf8,
+            ret=entry.ret,
+            envid=entry.envid,
+        )
+
+    def _leave(self, job: Job) -> None:
+        """A job has ended; the last one closes the round."""
+        job.round.jobs -= 1
+        if not job.round.jobs:
+            self._spawn(self._close(job.round))
+
+    async def _close(self, round_: Round) -> None:
+        await self._closing.close(round_)
+        del self.rounds[round_.entry.id]
+        if round_.is_gone:
+            self.intake.agenda.discard(round_.entry.id)
+        elif not round_.entry.held:
+            self.intake.agenda.put(round_.entry.id, round_.due)
+        self.intake.wake.set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
