@@ -43,6 +43,12 @@ def target(text: str, domain: str) -> Address:
 
 def render(targets: Iterable[Address], domain: str) -> bytes:
     """A new alias's file. Raises Malformed for none, and for too many, targets."""
-    data = "".join(f"{target}\n" for target in targets).encode()
+    data = "".join(f"{_line(target)}\n" for target in targets).encode()
     parse(data, domain)
     return data
+
+
+def _line(target: Address) -> str:
+    """`target` as text; quoted where it would be a comment."""
+    text = str(target)
+    return f'"{target.local}"@{target.domain}' if text.startswith("#") else text
