@@ -45,14 +45,15 @@ def serve(directory: str, overrides: Overrides) -> None:
     config = overrides.apply(load(directory))
     _check_user(config)
     log = _open_log(config)
+    appliance = Appliance(config, lambda: overrides.apply(load(directory)))
     try:
-        appliance = Appliance(config, lambda: overrides.apply(load(directory)))
         grounds = appliance.prepare()
         supervisor = Supervisor(grounds, _workers(config), appliance.refresh, notify.Notifier())
         supervisor.run(log, watch)
     except (StateError, EndpointError, PrivilegeError, FamilyError) as error:
         raise StartError(str(error)) from error
     finally:
+        appliance.unbind()
         _remove_pid(config.pid_file)
         log.close()
 
@@ -92,6 +93,10 @@ class Appliance:
         _check_readable(config.domains)
         self._state.recover()
         return grounds
+
+    def unbind(self) -> None:
+        """Let go of all listening sockets."""
+        self._grounds.unbind()
 
     def refresh(self) -> Grounds | None:
         """Grounds for what the files say now; None, and a line in the log, where they say nothing useful."""

@@ -16,17 +16,19 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import partial
 
 from mailserver import maillog
 from mailserver.server.notify import Notifier
 from mailserver.server.upkeep import WATCH_INTERVAL, Watch
 from mailserver.server.worker import Grounds, Worker
 from mailserver.transport.gate import SLOTS
+from mailserver.transport.listener import Listener
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD}
-START_TIMEOUT = 30.0  # seconds for workers to accept connections
+WORD_TIMEOUT = 30.0  # seconds for workers to begin to accept connections, or to leave off
 RESPAWN_DELAY = 1.0  # seconds between the deaths of a worker at its start and its replacement
 MOST_RETIRED = 16  # workers with old configurations; beyond that the oldest are drained
 _PR_SET_PDEATHSIG = 1
@@ -44,7 +46,7 @@ class Child:
     slot: int
     first: bool
     born: float
-    ready: int  # descriptor that becomes readable when it serves, or is dead
+    says: int  # descriptor with an octet when it serves and one when it accepts no more; it ends with it
     retired: bool = False
 
 
@@ -61,6 +63,7 @@ class Supervisor:
         self._children: dict[int, Child] = {}
         self._log: maillog.MailLog | None = None
         self._not_before = 0.0
+        self._leaving: list[Listener] = []  # of the former configuration, until workers of the new one serve
 
     def run(self, log: maillog.MailLog, watch: Watch) -> None:
         """Serve until told to stop. Raises FamilyError when the first workers cannot begin."""
@@ -88,6 +91,7 @@ class Supervisor:
             elif watch.changed() or number == signal.SIGHUP:  # what SIGHUP reads is not news afterwards
                 self._reload()
             self._fill_up()
+            self._flush()
             self._notifier.alive()
         self._stop()
 
@@ -98,24 +102,26 @@ class Supervisor:
         born: list[Child] = []
         try:
             born += [self._spawn(first=number == 0) for number in range(self._count)]
-            self._await_ready(born)
+            if not self._await_word(born):
+                raise FamilyError("one ended at once; the log says why")
         except (OSError, FamilyError) as error:
             for child in born:
                 child.retired = True
             self._tell(signal.SIGKILL, born)
             raise FamilyError(f"workers could not begin: {error}") from error
 
-    def _await_ready(self, born: list[Child]) -> None:
-        waiting = [child.ready for child in born]
-        end = time.monotonic() + START_TIMEOUT
+    def _await_word(self, children: list[Child]) -> bool:
+        """Wait until each has said its next word, or is dead; whether none is. Raises FamilyError."""
+        waiting, alive = [child.says for child in children], True
+        end = time.monotonic() + WORD_TIMEOUT
         while waiting:
             readable = select.select(waiting, [], [], max(0.0, end - time.monotonic()))[0]
             if not readable:
-                raise FamilyError(f"not within {START_TIMEOUT:.0f} seconds")
-            for ready in readable:
-                if not os.read(ready, 1):
-                    raise FamilyError("one ended at once; the log says why")
-                waiting.remove(ready)
+                raise FamilyError(f"not within {WORD_TIMEOUT:.0f} seconds")
+            for says in readable:
+                alive = bool(os.read(says, 1)) and alive
+                waiting.remove(says)
+        return alive
 
     def _fill_up(self) -> None:
         """Replace workers that died; one that dies at its start is not replaced in haste."""
@@ -137,20 +143,19 @@ class Supervisor:
         taken = {child.slot for child in self._children.values()}
         slot = next(number for number in range(SLOTS) if number not in taken)
         self._grounds.gate.clear(slot)
-        assert self._log is not None
-        self._log.flush()
-        ready, tell = os.pipe()
+        self._flush()
+        says, tell = os.pipe()
         try:
             pid = os.fork()
         except OSError:
-            os.close(ready)
+            os.close(says)
             os.close(tell)
             raise
         if pid == 0:
-            os.close(ready)
+            os.close(says)
             self._be_worker(slot, first, tell)
         os.close(tell)
-        child = self._children[pid] = Child(pid, slot, first, time.monotonic(), ready)
+        child = self._children[pid] = Child(pid, slot, first, time.monotonic(), says)
         return child
 
     def _be_worker(self, slot: int, first: bool, tell: int) -> None:
@@ -161,9 +166,11 @@ class Supervisor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the parent decides
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._grounds.gate.slot = slot
+            for listener in self._leaving:  # or its port would stay open here
+                listener.leave()
             assert self._log is not None
             self._log.start()
-            Worker(self._grounds, first=first).run(lambda: _tell_ready(tell))
+            Worker(self._grounds, first=first).run(partial(_say, tell), partial(_say, tell))
             code = 0
         except BaseException as error:
             maillog.event("worker-failed", error=type(error).__name__, place=_place(error))
@@ -185,7 +192,7 @@ class Supervisor:
                 break
             child = self._children.pop(pid, None)
             if child is not None:
-                os.close(child.ready)
+                os.close(child.says)
                 self._grounds.gate.clear(child.slot)
                 ended.append((child, status))
         return ended
@@ -200,24 +207,36 @@ class Supervisor:
     def _reload(self) -> None:
         """New workers with what the files say now; where that is wrong, nothing changes."""
         self._notifier.reloading()
-        before, fresh = self._grounds, self._refresh()
+        fresh = self._refresh()
         if fresh is not None:
-            old = [child for child in self._children.values() if not child.retired]
-            self._grounds = fresh
-            try:
-                self._start_family()
-            except FamilyError as error:
-                self._grounds = before
-                self._note("reload-failed", problem=error)
-            else:
-                for child in old:
-                    child.retired = True
-                self._tell(signal.SIGUSR2, old)
-                self._limit_retired()
-                _close_unused(before, fresh)
-                endpoints = " ".join(at.endpoint for at in fresh.listeners)
-                self._note("reloaded", listeners=endpoints)
+            self._change(fresh)
+        self._flush()
         self._notifier.ready()
+
+    def _change(self, fresh: Grounds) -> None:
+        """New workers on new grounds, then the old ones leave; if the new cannot begin, the old go on."""
+        before, self._grounds = self._grounds, fresh
+        old = [child for child in self._children.values() if not child.retired]
+        self._leaving = [listener for at, listener in before.listeners.items() if at not in fresh.listeners]
+        try:
+            self._start_family()
+        except FamilyError as error:
+            self._grounds = before
+            self._note("reload-failed", problem=error)
+        else:
+            _unbind(self._leaving, {at.endpoint for at in fresh.listeners})
+            self._retire(old)
+            self._note("reloaded", listeners=" ".join(at.endpoint for at in fresh.listeners))
+        self._leaving = []
+
+    def _retire(self, old: list[Child]) -> None:
+        """Have workers accept no more, and wait until they do not: whoever comes now finds the new ones."""
+        for child in old:
+            child.retired = True
+        self._tell(signal.SIGUSR2, old)
+        with contextlib.suppress(FamilyError):  # deaf, but it will hear in the end
+            self._await_word(old)
+        self._limit_retired()
 
     def _limit_retired(self) -> None:
         retired = sorted((c for c in self._children.values() if c.retired), key=lambda child: child.born)
@@ -227,6 +246,7 @@ class Supervisor:
         """Have all workers drain, and wait for them; what takes too long is killed."""
         self._notifier.stopping()
         self._note("stopping", workers=len(self._children))
+        self._grounds.unbind()  # or new connections would wait for somebody to accept them
         self._tell(signal.SIGTERM)
         drain = self._grounds.config.limits.drain_timeout
         end = time.monotonic() + 2 * drain + 10
@@ -239,21 +259,23 @@ class Supervisor:
     def _note(self, name: str, **fields: object) -> None:
         """An event of the supervisor itself, which has no thread to write it."""
         maillog.event(name, **fields)
+        self._flush()
+
+    def _flush(self) -> None:
         assert self._log is not None
         self._log.flush()
 
 
-def _close_unused(before: Grounds, fresh: Grounds) -> None:
-    """Unbind what the new configuration does not have; retired workers have left there already."""
-    endpoints = {at.endpoint for at in fresh.listeners}
-    for at, listener in before.listeners.items():
-        if at not in fresh.listeners:
-            listener.leave() if at.endpoint in endpoints else listener.close()
+def _unbind(listeners: list[Listener], endpoints: Set[str]) -> None:
+    """Let go of listeners; the socket files of `endpoints` stay, others have them now."""
+    for listener in listeners:
+        listener.leave() if str(listener.endpoint) in endpoints else listener.close()
 
 
-def _tell_ready(fd: int) -> None:
-    os.write(fd, b"+")
-    os.close(fd)
+def _say(fd: int) -> None:
+    """A worker's word to its parent."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(fd, b"+")
 
 
 def _die_with_parent() -> None:

@@ -46,6 +46,11 @@ class Grounds:
         self.factories = factories
         self.listeners: dict[Listener, transport.Listener] = {}
 
+    def unbind(self) -> None:
+        """Let go of all listening sockets, those of a start that failed half-way too."""
+        for listener in self.listeners.values():
+            listener.close()
+
 
 class Worker:
     """The life of one worker, `first` of its family or not."""
@@ -56,12 +61,12 @@ class Worker:
         self._stop = asyncio.Event()
         self._retire = asyncio.Event()
 
-    def run(self, ready: Callable[[], None]) -> None:
-        """Serve until told to stop; `ready` is called when connections are accepted."""
+    def run(self, ready: Callable[[], None], left: Callable[[], None]) -> None:
+        """Serve until told to stop; `ready` is called when connections are accepted, `left` when no more."""
         with asyncio.Runner(loop_factory=_new_loop()) as runner:
-            runner.run(self._serve(ready))
+            runner.run(self._serve(ready, left))
 
-    async def _serve(self, ready: Callable[[], None]) -> None:
+    async def _serve(self, ready: Callable[[], None], left: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_unforeseen)
         grounds = self._grounds
@@ -75,13 +80,13 @@ class Worker:
             listener.start()
         ready()
         chores = [asyncio.ensure_future(self._sweeping())] if self._first else []
-        await self._until_told()
+        await self._until_told(left)
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
         await self._end()
 
-    async def _until_told(self) -> None:
+    async def _until_told(self, left: Callable[[], None]) -> None:
         """Return when the worker is to stop, or has retired and its last session has ended."""
         told: Mapping[str, asyncio.Task[object]] = {
             "stop": asyncio.ensure_future(self._stop.wait()),
@@ -90,12 +95,19 @@ class Worker:
         await asyncio.wait(told.values(), return_when=asyncio.FIRST_COMPLETED)
         for listener in self._grounds.listeners.values():
             listener.leave()
+        left()
         if not self._stop.is_set():
-            alone = asyncio.ensure_future(self._services.connections.wait_empty())
+            alone = asyncio.ensure_future(self._alone())
             await asyncio.wait((told["stop"], alone), return_when=asyncio.FIRST_COMPLETED)
             alone.cancel()
         for task in told.values():
             task.cancel()
+
+    async def _alone(self) -> None:
+        """Wait until the last of those who were accepted has gone."""
+        for listener in self._grounds.listeners.values():
+            await listener.settle()
+        await self._services.connections.wait_empty()
 
     async def _end(self) -> None:
         """Let sessions end, finish what was accepted."""

@@ -146,18 +146,21 @@ class Listener:
         self._made = other._made
 
     def leave(self) -> None:
-        """Accept no more in this process: others go on at the endpoint. Sessions go on, too; connections
-        that have no session yet are dropped."""
+        """Accept no more in this process: others go on at the endpoint. What was accepted goes on, too."""
         self.pause()
-        for task in self._beginning:
-            task.cancel()
         for sock in self.sockets:
             sock.close()
         self.sockets = []
 
+    async def settle(self) -> None:
+        """Wait until every connection accepted so far has its session, or is gone."""
+        await asyncio.gather(*self._beginning, return_exceptions=True)
+
     def close(self) -> None:
-        """Stop for good: leave(), and the socket file goes."""
+        """Stop for good: leave(), connections that have no session yet are dropped, the socket file goes."""
         self.leave()
+        for task in self._beginning:
+            task.cancel()
         if self._made is not None:
             self._unlink()
 
@@ -247,7 +250,7 @@ class Listener:
             self.connections += 1
             return True
         maillog.count("connection.refused")
-        maillog.event("connection-refused", listener=self.endpoint, client=peer.address, limit=limit)
+        maillog.event("connection-refused", listener=self.endpoint, peer=peer.address, limit=limit)
         if self._refusal:
             with contextlib.suppress(OSError):
                 sock.send(self._refusal)
@@ -273,7 +276,7 @@ class Listener:
             sock.close()
             maillog.count("connection.failed")
             maillog.event(
-                "connection-failed", listener=self.endpoint, client=peer.address, reason=reason_of(error)
+                "connection-failed", listener=self.endpoint, peer=peer.address, reason=reason_of(error)
             )
 
     def _tls(self) -> dict[str, Any]:
