@@ -98,7 +98,7 @@ class Server:
         self,
         *arguments: str | Path,
         command: Sequence[str] = MODULE,
-        descriptors: Mapping[str, socket.socket] | None = None,
+        descriptors: Sequence[tuple[str, socket.socket]] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._happened = threading.Condition()
@@ -112,7 +112,6 @@ class Server:
         self._notify.settimeout(LIMIT)
         environment = {**os.environ, "NOTIFY_SOCKET": "@" + address[1:], **(environment or {})}
         line = [*command, *map(str, arguments)]
-        descriptors = descriptors or {}
         if descriptors:
             line, environment = _activated(line, environment, descriptors)
         self.process = subprocess.Popen(
@@ -121,7 +120,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=[sock.fileno() for sock in descriptors.values()],
+            pass_fds=[sock.fileno() for _, sock in descriptors],
         )
         self._readers = [
             threading.Thread(target=self._read, args=(stream,), daemon=True)
@@ -241,15 +240,15 @@ class Server:
 
 
 def _activated(
-    line: list[str], environment: dict[str, str], descriptors: Mapping[str, socket.socket]
+    line: list[str], environment: dict[str, str], descriptors: Sequence[tuple[str, socket.socket]]
 ) -> tuple[list[str], dict[str, str]]:
     """As a service manager passes sockets (sd_listen_fds(3)): the number of the process is the shell's."""
-    moves = "".join(f" {3 + n}<&{sock.fileno()}" for n, sock in enumerate(descriptors.values()))
+    moves = "".join(f" {3 + n}<&{sock.fileno()}" for n, (_, sock) in enumerate(descriptors))
     script = f'LISTEN_PID=$$ exec "$@"{moves}'
     environment = {
         **environment,
         "LISTEN_FDS": str(len(descriptors)),
-        "LISTEN_FDNAMES": ":".join(descriptors),
+        "LISTEN_FDNAMES": ":".join(name for name, _ in descriptors),
     }
     return ["bash", "-c", script, "-", *line], environment
 
@@ -328,7 +327,7 @@ class Site:
     def run(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Another command of `mailserver` on the same configuration."""
         return subprocess.run(
-            [*MODULE, "--config", str(self.config), *map(str, arguments)],
+            [sys.executable, "-m", "mailserver", "--config", str(self.config), *map(str, arguments)],
             input=stdin,
             capture_output=True,
             text=True,

@@ -16,7 +16,7 @@ import serving
 
 from mailserver.transport.tls import make_self_signed
 
-IMPATIENT = serving.patched({"mailserver.server.appliance:WATCH_INTERVAL": 0.05})
+IMPATIENT = serving.patched({"mailserver.server.supervisor:WATCH_INTERVAL": 0.05})
 SIZE = '[limits]\nmessage_size = "{}"\n'
 
 
@@ -48,6 +48,23 @@ def reload(server: serving.Server) -> None:
     server.signal(signal.SIGHUP)
     server.notified("RELOADING=1")
     server.notified("READY=1")
+
+
+def test_whoever_comes_during_a_reload_is_served(site: serving.Site) -> None:
+    """Old workers leave and new ones come; a client half-way through its handshake notices nothing."""
+    port, plain = site.ports.take(), site.ports.take()
+    site.configure([("smtp", f"tls:127.0.0.1:{port}"), ("smtp", f"tcp:127.0.0.1:{plain}")])
+    with site.serve() as server:
+        began = [socket.create_connection(("127.0.0.1", port), serving.LIMIT) for _ in range(4)]
+        smtp(plain).quit()  # and those that came before have been accepted
+        smtp(plain).quit()
+        server.signal(signal.SIGHUP)
+        for _ in range(50):
+            smtp(plain).quit()
+        server.event("reloaded")
+        for sock in began:
+            with sock, unchecked().wrap_socket(sock) as secure:
+                assert secure.recv(4) == b"220 "
 
 
 def test_new_limits_are_for_new_sessions(site: serving.Site) -> None:
@@ -182,7 +199,7 @@ def shown(sock: ssl.SSLSocket) -> bytes:
 def test_a_new_certificate_is_for_new_sessions(site: serving.Site) -> None:
     port, plain = site.ports.take(), site.ports.take()
     site.configure([("smtp", f"tls:127.0.0.1:{port}"), ("smtp", f"tcp:127.0.0.1:{plain}")])
-    with site.serve() as server, tls(port) as old, smtp(plain) as before:
+    with site.serve() as server, tls(port) as old:
         assert old.recv(100).startswith(b"220 ")
         first = certificate(port)
         make_self_signed(str(site.config / "tls"), [serving.HOST])
@@ -191,8 +208,9 @@ def test_a_new_certificate_is_for_new_sessions(site: serving.Site) -> None:
         assert first == shown(old) != second
         old.sendall(b"NOOP\r\n")
         assert old.recv(100).startswith(b"250 ")
-        before.starttls(context=unchecked())  # TLS began after the reload
-        assert shown(before.sock) == second
+        with smtp(plain) as client:
+            client.starttls(context=unchecked())
+            assert shown(client.sock) == second
 
 
 def unchecked() -> ssl.SSLContext:
@@ -278,8 +296,8 @@ def test_the_log_is_reopened(site: serving.Site) -> None:
     assert "event=serving" in old.read_text()
     assert "event=received" not in old.read_text()
     names = [line.split()[1] for line in (away / "mail").read_text().splitlines()]
-    expected = ["event=received", "event=log-not-reopened", "event=stopping", "event=stopped"]
-    assert [name for name in names if name != "event=swept"] == expected
+    assert {"event=received", "event=log-not-reopened"} <= set(names)
+    assert names[-1] == "event=stopped"
     assert os.stat(old).st_mode & 0o007 == 0
 
 
