@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from mailserver.pool import Pool
+
 
 class Level(Enum):
     """How TLS is used with a host."""
@@ -55,11 +57,25 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def verified(authorities: str = "") -> ssl.SSLContext:
-    """Takes a certificate for the host's name by the system's authorities, or those in a PEM file alone.
+class Authorities:
+    """Whose certificates are taken: the system's authorities, or those in the PEM file `path` alone.
 
-    Reads files: may block. Raises OSError (ssl.SSLError for a file without certificates).
+    Read at the first need, in a thread of `pool`.
     """
+
+    def __init__(self, pool: Pool, path: str = "") -> None:
+        self._pool = pool
+        self._path = path
+        self._context: ssl.SSLContext | None = None
+
+    async def context(self) -> ssl.SSLContext:
+        """Takes a certificate for the host's name only. Raises Busy, OSError, SSLError (no certificates)."""
+        if self._context is None:
+            self._context = await self._pool.run(_verified, self._path)
+        return self._context
+
+
+def _verified(authorities: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks name and chain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if authorities:

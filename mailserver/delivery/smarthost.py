@@ -16,7 +16,7 @@ from mailserver import maillog
 from mailserver.delivery.courier import Failure, Hops, RemoteCourier
 from mailserver.delivery.relay import Host, Relay, SecretError, read_secret
 from mailserver.delivery.replies import deferred
-from mailserver.delivery.security import Security, unverified, verified
+from mailserver.delivery.security import Authorities, Security, unverified
 from mailserver.delivery.session import Hop, Login, Manner
 from mailserver.delivery.wire import Place, Trouble
 from mailserver.pool import Busy, Pool
@@ -33,7 +33,8 @@ class Smarthost(RemoteCourier):
         super().__init__(manner, pool)
         self.relay = relay
         self.troubles: dict[str, str] = {}
-        self._context: ssl.SSLContext | None = None
+        self._authorities = Authorities(pool, relay.authorities)
+        self._unverified = unverified()
 
     async def hops(self, delivery: Delivery) -> Hops:
         """Every address of every host, in the order of the configuration."""
@@ -64,16 +65,16 @@ class Smarthost(RemoteCourier):
             raise Trouble(_OURS) from None
 
     async def context(self) -> ssl.SSLContext:
-        """The relay's TLS context, made at the first need. Raises Trouble."""
-        if self._context is None:
-            try:
-                self._context = await self._pool.run(_context, self.relay)
-            except OSError as error:
-                why = f"the relay's authorities cannot be read: {error.strerror or 'no certificates'}"
-                raise Trouble(_OURS, why) from None
-            except Busy:
-                raise Trouble(_OURS) from None
-        return self._context
+        """The TLS context that the relay's settings ask for. Raises Trouble."""
+        if not (self.relay.verify and self.relay.tls.mandatory):
+            return self._unverified
+        try:
+            return await self._authorities.context()
+        except OSError as error:
+            why = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+            raise Trouble(_OURS, f"the relay's file of authorities cannot be used: {why}") from None
+        except Busy:
+            raise Trouble(_OURS) from None
 
     async def addresses(self, host: Host) -> Sequence[str]:
         """A host's addresses, as /etc/hosts and the system's resolver give them. Raises Trouble."""
@@ -106,10 +107,6 @@ class Smarthost(RemoteCourier):
 
 
 _OURS = deferred("3.5", "the relay is not set up completely")  # RFC 3463 §3.4: incorrectly configured
-
-
-def _context(relay: Relay) -> ssl.SSLContext:
-    return verified(relay.authorities) if relay.verify and relay.tls.mandatory else unverified()
 
 
 def _look_up(host: Host) -> list[str]:
