@@ -7,19 +7,21 @@ Not here: the forms of the files (`load`, `directory`), repairing anything.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 
-from mailserver.config import access
+from mailserver.config import access, outgoing
 from mailserver.config.aliases import astray
 from mailserver.config.load import FILE, Problem, read
 from mailserver.config.model import Config
+from mailserver.delivery.relay import SecretError, read_secret
 from mailserver.directory import inspection
 from mailserver.directory.database import Directory
 from mailserver.directory.entries import Unavailable
 from mailserver.transport.tls import Certificates
 
 Progress = Callable[[int, int], None]
-_ENTRIES = {FILE, "domains", "tls", "operators"}
+_ENTRIES = {FILE, "domains", "tls", "operators", "secrets", "srs.key"}
 _MAX_PROBLEMS = 1000
 
 
@@ -40,7 +42,7 @@ def _below(directory: str, config: Config | None, progress: Progress) -> Iterato
     except OSError as error:
         yield Problem(directory, "", f"cannot be read: {error.strerror}")
         return
-    placed_here = (config.maildirs, config.log_file, config.pid_file) if config else ()
+    placed_here = _placed(config) if config else set()
     for name in names:
         path = os.path.join(directory, name)
         if name not in _ENTRIES and not name.startswith(".") and os.path.abspath(path) not in placed_here:
@@ -50,7 +52,15 @@ def _below(directory: str, config: Config | None, progress: Progress) -> Iterato
     if config is not None:
         yield from _default_domain(config)
         yield from _certificates(config)
+        yield from _relays(config)
+        yield from _accounts(config)
         yield from access.unwritable(config)
+
+
+def _placed(config: Config) -> set[str | None]:
+    """What settings may put into the directory."""
+    of_relays = {path for relay in config.relays for path in (relay.secret_file, relay.authorities)}
+    return {config.maildirs, config.log_file, config.pid_file, *of_relays}
 
 
 def _database(root: str, delimiter: str, progress: Progress) -> Iterator[Problem]:
@@ -90,3 +100,24 @@ def _certificates(config: Config) -> Iterator[Problem]:
         key = os.path.join(config.tls, name, "privkey.pem")
         if access.is_open_to_others(key):
             yield Problem(key, "", "readable by every user of this machine; expected mode 600")
+
+
+def _relays(config: Config) -> Iterator[Problem]:
+    """Secrets and authorities that could not be used when mail is to be sent."""
+    for relay in config.relays:
+        if relay.secret_file is not None:
+            try:
+                read_secret(relay.secret_file)
+            except SecretError as error:
+                yield Problem(relay.secret_file, "", str(error))
+        if relay.authorities is not None:
+            try:
+                ssl.create_default_context(cafile=relay.authorities)
+            except OSError:
+                yield Problem(relay.authorities, "", "expected certificates of authorities in PEM form")
+
+
+def _accounts(config: Config) -> Iterator[Problem]:
+    for account, _ in config.submission.accounts:
+        if outgoing.uid_of(account) is None:
+            yield Problem(config.file, "submission.accounts", f"no account {account} on this machine")

@@ -13,15 +13,20 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from mailserver.config.explain import Path, finding, unknown
-from mailserver.config.model import Config, Listener, Settings
+from mailserver.config.model import Config, Listener, Relay, Settings
+from mailserver.config.values import PathText
 from mailserver.transport.endpoint import parse as parse_endpoint
 
 FILE = "mailserver.toml"
 MAX_FILE = 1024 * 1024
 _MAX_PROBLEMS = 100
-_GOOD_LISTENER = {"protocol": "smtp", "endpoint": "tcp:127.0.0.1:25"}
+_GOOD = {
+    "listener": {"protocol": "smtp", "endpoint": "tcp:127.0.0.1:25"},
+    "relay": {"name": "relay", "hosts": ["127.0.0.1:25"]},
+}
 
 
 class Problem(NamedTuple):
@@ -63,7 +68,8 @@ def read(directory: str) -> tuple[Config | None, list[Problem]]:
     settings, problems = _convert(document, file)
     if settings is None:
         return None, problems
-    problems = [Problem(file, key, problem) for key, problem in listener_problems(settings.listeners)]
+    found = [*listener_problems(settings.listeners), *relay_problems(settings.relays)]
+    problems = [Problem(file, key, problem) for key, problem in found]
     return (None, problems) if problems else (_resolve(settings, directory), [])
 
 
@@ -76,6 +82,38 @@ def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, st
             yield f"listener[{index}].endpoint", f"{listener.endpoint} is listener[{first}]'s already"
         if listener.protocol == "lmtp" and parse_endpoint(listener.endpoint).port == 25:  # RFC 2033 §5
             yield f"listener[{index}].endpoint", "expected another port than 25 for LMTP"
+
+
+def relay_problems(relays: tuple[Relay, ...]) -> Iterator[tuple[str, str]]:
+    """What no relay setting can show alone: (key, problem)."""
+    names: dict[str, int] = {}
+    default = None
+    for index, relay in enumerate(relays):
+        key = f"relay[{index}]"
+        first = names.setdefault(relay.name, index)
+        if first != index:
+            yield f"{key}.name", f"{relay.name} is relay[{first}]'s already"
+        if relay.default and default is not None:
+            yield f"{key}.default", f"relay[{default}] is the default already"
+        elif relay.default:
+            default = index
+        yield from ((f"{key}.{name}", problem) for name, problem in _relay_problems(relay))
+
+
+def _relay_problems(relay: Relay) -> Iterator[tuple[str, str]]:
+    if relay.user and relay.secret_file is None:
+        yield "secret_file", "missing: the file with the password of user"
+    if relay.secret_file is not None and not relay.user:
+        yield "user", "missing: the name that belongs to the password in secret_file"
+    if not relay.user.isprintable():
+        yield "user", "expected a name without control characters"
+    if relay.protocol == "lmtp":
+        if relay.user:
+            yield "user", "LMTP has no login here"
+        if any(host.port == 25 for host in relay.hosts):  # RFC 2033 §5
+            yield "hosts", "expected another port than 25 for LMTP"
+    elif any(not host.port for host in relay.hosts):
+        yield "hosts", 'a UNIX socket is for protocol = "lmtp" alone'
 
 
 def _document(file: str) -> dict[str, Any] | Problem:
@@ -127,8 +165,8 @@ def _read_value(kind: type, value: object) -> object:
 
 def _take_out(document: Any, path: Path) -> bool:
     """Make what is wrong at `path` right, so that the rest can be looked at; False where it cannot be."""
-    if path[0] == "listener" and len(path) > 1:
-        document["listener"][path[1]] = _GOOD_LISTENER  # keeps the places of the others
+    if path[0] in _GOOD and len(path) > 1:
+        document[path[0]][path[1]] = _GOOD[str(path[0])]  # keeps the places of the others
         return True
     return _remove(document, path)
 
@@ -145,5 +183,19 @@ def _resolve(settings: Settings, directory: str) -> Config:
     values = {name: getattr(settings, name) for name in settings.__struct_fields__}
     for name in ("maildirs", "log_file", "pid_file"):
         if values[name] is not None:
-            values[name] = os.path.normpath(os.path.join(directory, values[name]))
+            values[name] = _absolute(directory, values[name])
+    values["relays"] = tuple(_resolve_relay(relay, directory) for relay in settings.relays)
     return Config(**values, directory=directory)
+
+
+def _resolve_relay(relay: Relay, directory: str) -> Relay:
+    paths = {
+        name: PathText(_absolute(directory, path))
+        for name in ("authorities", "secret_file")
+        if (path := getattr(relay, name)) is not None
+    }
+    return replace(relay, **paths)
+
+
+def _absolute(directory: str, path: str) -> str:
+    return os.path.normpath(os.path.join(directory, path))

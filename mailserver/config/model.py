@@ -10,6 +10,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from mailserver.config.outgoing_values import (
+    Allowed,
+    Domains,
+    Hosts,
+    Lifetime,
+    Rate,
+    RelayName,
+    Senders,
+    Vouched,
+    Waits,
+)
 from mailserver.config.values import (
     AccountName,
     Delimiter,
@@ -23,8 +34,11 @@ from mailserver.config.values import (
     Timeout,
 )
 
-ListenerProtocol = Literal["smtp", "lmtp", "pop3"]
+ListenerProtocol = Literal["smtp", "lmtp", "submission", "pop3"]
+RelayProtocol = Literal["smtp", "lmtp"]
+RelayTls = Literal["none", "opportunistic", "required", "implicit"]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+CountFrom0 = Annotated[int, Meta(ge=0, le=1_000_000)]
 CountFrom100 = Annotated[int, Meta(ge=100, le=1_000_000)]
 
 
@@ -39,6 +53,27 @@ class Listener(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logins without TLS from other machines."""
 
 
+class Relay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[relay]]`: hosts that carry our mail further, and which mail takes it."""
+
+    name: RelayName
+    hosts: Hosts
+    protocol: RelayProtocol = "smtp"
+    tls: RelayTls = "required"
+    verify: bool = True
+    """Of `required` and `implicit` TLS: the certificate must be one for the host's name."""
+    authorities: PathText | None = None
+    """A PEM file with the authorities to trust instead of the system's."""
+    user: str = ""
+    secret_file: PathText | None = None
+    senders: Senders = Senders()
+    sender_domains: Domains = Domains()
+    recipient_domains: Domains = Domains()
+    default: bool = False
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 5
+    rate: Rate = Rate(0)
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[limits]`: how much, how many, how long."""
 
@@ -47,7 +82,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header_size: Size = Size("256K")
     received: CountFrom100 = 100  # RFC 5321 §6.3: more is a loop; the limit is at least 100
     connections: Count = 10_000
-    connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 500  # 0: any number
+    connections_per_address: CountFrom0 = 500  # 0: any number
     idle_timeout: Timeout = Timeout("5m")  # SMTP and LMTP; RFC 5321 §4.5.3.2.7: at least 5 minutes
     session_timeout: Timeout = Timeout("2h")
     drain_timeout: Duration = Duration("30s")
@@ -80,6 +115,30 @@ class Addresses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     recipient_delimiter: Delimiter = Delimiter("+")
 
 
+class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[submission]`: what people may send."""
+
+    messages_per_hour: CountFrom0 = 300  # 0: any number
+    messages_per_day: CountFrom0 = 2000
+    recipients: CountFrom100 = 500
+    hide_client: bool = False
+    """Keep the client's name and address out of the message."""
+    senders: Allowed = Allowed()
+    accounts: Vouched = Vouched({"root": "*"})
+    """Whose programs on this machine send over a UNIX socket without a login."""
+
+
+class Queue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[queue]`: mail on its way to other hosts."""
+
+    retry: Waits = Waits(["5m", "15m", "30m", "1h", "2h", "4h"])
+    lifetime: Lifetime = Lifetime("5d")  # RFC 5321 §4.5.4.1: at least 4 to 5 days
+    delay_notice: Duration = Duration("4h")  # 0: none
+    connections: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    connections_per_destination: Annotated[int, Meta(ge=1, le=1000)] = 5
+    rate_per_destination: Rate = Rate(0)
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file as it stands, paths still as written."""
 
@@ -94,7 +153,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_file: PathText | None = None
     pid_file: PathText | None = None
     listeners: tuple[Listener, ...] = field(name="listener", default=())
+    relays: tuple[Relay, ...] = field(name="relay", default=())
     limits: Limits = Limits()
+    submission: Submission = Submission()
+    queue: Queue = Queue()
     pop3: Pop3 = Pop3()
     trash: Trash = Trash()
     passwords: Passwords = Passwords()
@@ -119,3 +181,8 @@ class Config(Settings, frozen=True, kw_only=True):
     def tls(self) -> str:
         """Where certificates are, `<name>/fullchain.pem` and `privkey.pem`; the default is `hostname`."""
         return os.path.join(self.directory, "tls")
+
+    @property
+    def srs_key(self) -> str:
+        """The file with the secret of rewritten senders, made at need."""
+        return os.path.join(self.directory, "srs.key")

@@ -54,8 +54,8 @@ default_domain = {default_domain}
 #pid_file = "/run/mailserver/mailserver.pid"
 
 # What is served where: any number of [[listener]] tables.
-#   protocol               "smtp" (mail comes in), "lmtp" (mail from a mail server before this one),
-#                          "pop3" (mail is read)
+#   protocol               "smtp" (mail comes in), "submission" (people send, after a login), "pop3" (mail
+#                          is read), "lmtp" (mail from a mail server before this one)
 #   endpoint               "tcp:ADDRESS:PORT"    with STARTTLS or STLS; ADDRESS may be * for all, or [::1]
 #                          "tls:ADDRESS:PORT"    TLS from the first octet
 #                          "unix:/PATH"          or "unix:/PATH:mode=660"
@@ -68,6 +68,33 @@ default_domain = {default_domain}
 #endpoint = "unix:/run/mailserver/lmtp.sock:mode=660"
 #proxy_from = []
 #allow_cleartext_login = false
+
+# How mail leaves: through relays, any number of [[relay]] tables. What no relay takes goes straight to the
+# hosts that the DNS names for the recipient's domain.
+#   name                   what people, the queue and the log call it
+#   hosts                  with their ports; the next one is tried where one is out of order
+#   protocol               "smtp", or "lmtp" for another mail store, also at "unix:/PATH"
+#   tls                    "required" and "implicit" (from the first octet, port 465) want a certificate for
+#                          the host's name; "opportunistic" encrypts where it can; "none". Not for LMTP
+#   verify, authorities    take any certificate; or one by the authorities in a PEM file alone
+#   user, secret_file      the login; the file has the password and mode 600
+#   senders, sender_domains, recipient_domains, default     which mail takes it, the first that fits
+#   connections, rate      at most so many at once; messages in a time as "10/s", "30/m", "500/h"; 0: any
+#[[relay]]
+#name = "provider"
+#hosts = ["smtp.example.net:587"]
+#protocol = "smtp"
+#tls = "required"
+#verify = true
+#authorities = "secrets/authorities.pem"
+#user = "ann"
+#secret_file = "secrets/provider"
+#senders = ["ann@example.test"]
+#sender_domains = []
+#recipient_domains = []
+#default = true
+#connections = 5
+#rate = 0
 
 [limits]
 # The largest message taken in; at least 64K.
@@ -86,6 +113,34 @@ default_domain = {default_domain}
 #session_timeout = "2h"
 # How long a server that is told to stop waits for sessions to end.
 #drain_timeout = "30s"
+
+[submission]
+# Messages a user may send; 0 for any number.
+#messages_per_hour = 300
+#messages_per_day = 2000
+# Recipients of one message; at least 100.
+#recipients = 500
+# Leave the client's name and address out of the message.
+#hide_client = false
+# People send as themselves and as every alias that leads to them. Further senders of a user, addresses and
+# "@domain" for all of a domain, are given as {{ "ann@example.test" = ["info@example.net", "@example.org"] }}.
+#senders = {{}}
+# Accounts of this machine whose programs send over a UNIX socket without a login, as with `mailserver
+# sendmail`: as a user, {{ www-data = "shop@example.test" }}, or as anybody here, "*".
+#accounts = {{ root = "*" }}
+
+[queue]
+# How long mail that another host did not take waits after each attempt; the last wait is repeated.
+#retry = ["5m", "15m", "30m", "1h", "2h", "4h"]
+# After this time it goes back to its sender.
+#lifetime = "5d"
+# After this time its sender is told that it takes longer; "0s" for never.
+#delay_notice = "4h"
+# Deliveries at one time: in all, and to one destination that no relay leads to.
+#connections = 100
+#connections_per_destination = 5
+# Deliveries to such a destination in a time, as "10/s" or "30/m"; 0 for any number.
+#rate_per_destination = 0
 
 [pop3]
 # How long a client may say nothing; at least 10 minutes by RFC 1939.

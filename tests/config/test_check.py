@@ -126,6 +126,49 @@ def test_certificates(started):
     assert any("fullchain.pem: expected certificates in PEM form" in line for line in told(started))
 
 
+def relaying(started, text):
+    """Give the started server a relay."""
+    settings = (started / "mailserver.toml").read_text()
+    (started / "mailserver.toml").write_text(settings.replace("[limits]", f"[[relay]]\n{text}\n[limits]"))
+
+
+RELAY = 'name = "out"\nhosts = ["smtp.example.net:587"]\n'
+
+
+def test_secrets_of_relays(started):
+    relaying(started, RELAY + 'user = "ann"\nsecret_file = "out.secret"\n')
+    secret = started / "out.secret"
+    assert [line.partition("out.secret: ")[2] for line in told(started)] == [
+        "the secret file cannot be read: No such file or directory"
+    ]
+    secret.write_text("tulip\n")
+    secret.chmod(0o640)
+    assert any("out.secret: the secret file may be read by others" in line for line in told(started))
+    secret.chmod(0o600)
+    assert told(started) == []
+    secret.write_text("\n")
+    assert any("first line is empty" in line for line in told(started))
+    (started / "other.secret").write_text("x")
+    assert any("other.secret: not part of a configuration" in line for line in told(started))
+
+
+def test_authorities_of_relays(started):
+    relaying(started, RELAY + 'authorities = "ca.pem"\n')
+    (started / "ca.pem").write_text("no certificate")
+    [line] = told(started)
+    assert line.endswith("ca.pem: expected certificates of authorities in PEM form")
+    (started / "ca.pem").write_bytes((started / "tls/mail.example.test/fullchain.pem").read_bytes())
+    assert told(started) == []
+
+
+def test_accounts_that_vouch(started):
+    settings = (started / "mailserver.toml").read_text()
+    fresh = settings.replace("[submission]", '[submission]\naccounts = { no-such-account = "*" }')
+    (started / "mailserver.toml").write_text(fresh)
+    [line] = told(started)
+    assert line.endswith("submission.accounts: no account no-such-account on this machine")
+
+
 def test_an_unknown_account_and_an_unknown_default_domain(started):
     text = render("other.test", user="no-such-account-here")
     (started / "mailserver.toml").write_text(text)

@@ -88,7 +88,7 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path):
     assert 'limits.message_size: expected a size such as 500K, 50M or 1G, got "lots"' in found
     assert "limits.recipients: expected a whole number of at least 100, got 99" in found
     assert 'limits.recieved: unknown setting; did you mean "received"?' in found
-    assert 'listener[0].protocol: expected "smtp" or "lmtp" or "pop3", got "imap"' in found
+    assert 'listener[0].protocol: expected "smtp" or "lmtp" or "submission" or "pop3", got "imap"' in found
     assert "listener[1].protocol: missing" in found
     assert "pop3: expected a [table], got 3" in found
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from mailserver.config import load
-from mailserver.config.model import Listener, Settings
+from mailserver.config.model import Listener, Relay, Settings
 from mailserver.config.template import EXAMPLE_DOMAIN, PUBLIC, render
 
 CHECKED_IN = Path(__file__).parents[2] / "config" / "mailserver.toml"
@@ -31,8 +31,9 @@ def test_every_setting_is_in_the_template():
         if isinstance(field.default, msgspec.Struct):
             section = document[field.encode_name]
             assert set(section) == set(field.default.__struct_fields__)
-    shown = set().union(*document["listener"])
-    assert shown == {field.encode_name for field in msgspec.structs.fields(Listener)}
+    for name, kind in (("listener", Listener), ("relay", Relay)):
+        shown = set().union(*document[name])
+        assert shown == {field.encode_name for field in msgspec.structs.fields(kind)}
 
 
 def test_what_comments_show_are_the_defaults(tmp_path):
@@ -43,7 +44,7 @@ def test_what_comments_show_are_the_defaults(tmp_path):
     (tmp_path / "mailserver.toml").write_text(text)
     shown = load.load(str(tmp_path))
     for field in msgspec.structs.fields(Settings):
-        if field.encode_name not in {*EXAMPLES, "listener", "default_domain"}:
+        if field.encode_name not in {*EXAMPLES, "listener", "relay", "default_domain"}:
             assert getattr(shown, field.name) == getattr(defaults, field.name), field.name
     assert document["default_domain"] == EXAMPLE_DOMAIN
 
