@@ -26,7 +26,8 @@ def _relay(relay: Relay) -> delivery.Relay:
     return delivery.Relay(
         name=relay.name,
         hosts=tuple(relay.hosts),
-        tls=Level(relay.tls),
+        lmtp=relay.protocol == "lmtp",
+        tls=Level.NONE if relay.protocol == "lmtp" else Level(relay.tls),
         verify=relay.verify,
         authorities=relay.authorities or "",
         user=relay.user,

@@ -42,7 +42,7 @@ async def test(relay: Relay, manner: Manner, pool: Pool) -> AsyncIterator[Step]:
             continue
         for address in addresses:
             hop = Hop(host.name, Place(address, host.port), Security(relay.tls, context, host.name))
-            async for step in _visit(hop, host, manner, login):
+            async for step in _visit(hop, host, smarthost.manner, login):
                 yield step
 
 

@@ -17,14 +17,14 @@ MAX_SECRET = 1024  # octets
 
 
 class Host(NamedTuple):
-    """A host name or numeric address, and a port."""
+    """A host name or numeric address, and a port; or the path of a UNIX socket and port 0."""
 
     name: str
     port: int
 
 
 class Relay(Struct, frozen=True, kw_only=True):
-    """One relay. `hosts` are tried in their order; `user` empty: no login.
+    """One relay. `hosts` are tried in their order; `lmtp`: as another mail store. `user` empty: no login.
 
     `secret` is the path of a file whose first line is the password. `verify` False takes any certificate.
     `authorities` is the path of a PEM file with the authorities to trust instead of the system's.
@@ -35,6 +35,7 @@ class Relay(Struct, frozen=True, kw_only=True):
 
     name: str
     hosts: tuple[Host, ...]
+    lmtp: bool = False
     tls: Level = Level.REQUIRED
     verify: bool = True
     authorities: str = ""

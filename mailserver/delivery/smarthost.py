@@ -30,7 +30,7 @@ class Smarthost(RemoteCourier):
     """Carries mail to one relay. `troubles` says by host what the operator must put right."""
 
     def __init__(self, relay: Relay, manner: Manner, pool: Pool) -> None:
-        super().__init__(manner, pool)
+        super().__init__(manner._replace(lmtp=relay.lmtp), pool)
         self.relay = relay
         self.troubles: dict[str, str] = {}
         self._authorities = Authorities(pool, relay.authorities)
@@ -78,6 +78,8 @@ class Smarthost(RemoteCourier):
 
     async def addresses(self, host: Host) -> Sequence[str]:
         """A host's addresses, as /etc/hosts and the system's resolver give them. Raises Trouble."""
+        if not host.port:  # a UNIX socket
+            return [host.name]
         try:
             return [str(ipaddress.ip_address(host.name))]
         except ValueError:

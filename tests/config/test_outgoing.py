@@ -130,7 +130,8 @@ def test_a_relay_to_a_mail_store(tmp_path):
         tmp_path, '[[relay]]\nname = "store"\nprotocol = "lmtp"\nhosts = ["unix:/run/dovecot/lmtp"]\n'
     )
     assert found == []
-    assert config.relays[0].hosts == (Host("/run/dovecot/lmtp", 0),)
+    [relay] = outgoing.relays(config)
+    assert (relay.hosts, relay.lmtp, relay.tls) == ((Host("/run/dovecot/lmtp", 0),), True, Level.NONE)
 
 
 def test_the_schedule_and_the_pace(tmp_path):
