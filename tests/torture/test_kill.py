@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from torture.clients import Mail, Pop3, Smtp, whole_id
 from torture.figures import SCALE, report
 from torture.running import Server

@@ -54,10 +54,10 @@ def main() -> None:
     heart = Heart(Path(sys.argv.pop(1)))
     serve = Worker._serve
 
-    async def watched(worker: Worker, ready: Callable[[], None]) -> None:
+    async def watched(worker: Worker, *tell: Callable[[], None]) -> None:
         beating = asyncio.ensure_future(heart.beat())
         try:
-            await serve(worker, ready)
+            await serve(worker, *tell)
         finally:
             beating.cancel()
 
