@@ -45,8 +45,7 @@ class Allowance:
         for (limit, seconds, name), count in zip(self._spans, self._users.get(user, ()), strict=False):
             left = count.began + seconds - now
             if left > 0 and count.messages >= limit:
-                minutes = math.ceil(left / 60)
-                text = f"You may send {limit} messages {name}, try again in {minutes} minutes"
+                text = f"You may send {limit} messages {name}, try again in {_span(left)}"
                 return Reply(450, "4.7.1", text)
         return None
 
@@ -76,3 +75,9 @@ class Allowance:
                 self._users.popitem(last=False)
         self._users.move_to_end(user)
         return counts
+
+
+def _span(seconds: float) -> str:
+    if seconds > 2 * HOUR:
+        return f"{math.ceil(seconds / HOUR)} hours"
+    return f"{math.ceil(seconds / 60)} minutes"
