@@ -12,7 +12,9 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -65,7 +67,8 @@ def hash_password(password: str) -> str:
     argon2 = get_crypt_handler("argon2").using(
         type="ID", memory_cost=_MEMORY_KIB, rounds=_PASSES, parallelism=_LANES
     )
-    return str(argon2.hash(octets))
+    with _first_time("argon2", "hash"):
+        return str(argon2.hash(octets))
 
 
 def verify(password: str, stored: str) -> Verdict:
@@ -162,7 +165,8 @@ def _crypt(text: str) -> _Stored:
         raise MalformedHash("unknown form of hash")
     handler = get_crypt_handler(scheme.handler)
     try:
-        parameters = handler.from_string(text)
+        with _first_time(scheme.handler, "parse"):
+            parameters = handler.from_string(text)
     except ValueError:
         raise MalformedHash(f"damaged {scheme.handler} hash") from None
     if parameters.checksum is None:
@@ -171,9 +175,25 @@ def _crypt(text: str) -> _Stored:
 
     def check(password: bytes) -> bool:
         # Cutting off what bcrypt does not see would let the first 72 octets log in alone.
-        return len(password) <= scheme.octets and bool(handler.verify(password, text))
+        with _first_time(scheme.handler, "verify"):
+            return len(password) <= scheme.octets and bool(handler.verify(password, text))
 
     return _Stored(check, scheme.handler == "argon2" and _is_current(parameters))
+
+
+_done: set[tuple[str, str]] = set()
+_one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def _first_time(handler: str, use: str) -> Iterator[None]:
+    """One thread alone where passlib completes a handler at its first use: two at once make it fail."""
+    if (handler, use) in _done:
+        yield
+        return
+    with _one_at_a_time:
+        yield
+    _done.add((handler, use))
 
 
 def _check_cost(scheme: _Scheme, parameters: Any) -> None:

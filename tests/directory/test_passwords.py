@@ -5,6 +5,8 @@ The hashes with a {PREFIX} were made by Dovecot 2.3's `doveadm pw`, the others b
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -213,3 +215,32 @@ def test_the_unmaintained_distribution_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(metadata, "distributions", lambda name: iter(()))
     with pytest.raises(ImportError, match="libpass is needed"):
         passwords._require_libpass()
+
+
+FIRST_OF_ALL = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from mailserver.directory import passwords
+barrier, failed = threading.Barrier(4), []
+def check():
+    barrier.wait()
+    try:
+        assert passwords.verify("test", sys.argv[1]).ok
+    except BaseException as error:
+        failed.append(error)
+threads = [threading.Thread(target=check) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(repr(failed) if failed else 0)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["bare sha512-crypt", "bare md5-crypt", "argon2id", "bcrypt-2b"])
+def test_threads_that_are_the_first_in_a_process(scheme: str) -> None:
+    """passlib completes its handlers at their first use, and fails where two threads come at once."""
+    for _ in range(3):
+        command = [sys.executable, "-c", FIRST_OF_ALL, TEST[scheme]]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 0, ended.stderr
