@@ -11,9 +11,11 @@ runs where messages are committed. Not here: what the quota of a mailbox is (`ma
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mailserver.durable.files import inherit_owner
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 FILE = "maildirsize"
 LIMIT = 5120  # octets; a file that long is counted anew
 TRUSTED = 15 * 60  # seconds that a sum over the quota is believed, if it is a fresh count
-_ATTEMPTS = 3  # counts while mail comes and goes, before the last one is taken as it is
+
+_PATIENCE = 2.0  # seconds to wait for another's count
+_HOLDING = b"-\n"  # a first line that is nobody's quota
 
 _QUOTA = re.compile(r"\s*(\d{1,18})([SC])\s*")
 _LINE = re.compile(r"\s*(-?\d{1,18})\s+(-?\d{1,18})\s*")
@@ -72,18 +76,27 @@ def add(maildir: Maildir, storage: int, messages: int) -> None:
 
     A note that is lost is found again when the mailbox is counted anew.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(os.path.join(maildir.path, FILE), flags)
-        try:
-            if os.fstat(fd).st_size < LIMIT:  # the next reader counts anew in any case
-                os.write(fd, b"%d %d\n" % (storage, messages))
-        finally:
-            os.close(fd)
+        while not _append(maildir.path, b"%d %d\n" % (storage, messages)):
+            continue
     except FileNotFoundError:
         return
     except OSError as error:
         trouble.log("quota-not-kept", maildir.path, error)
+
+
+def _append(path: str, lines: bytes) -> bool:
+    """Add lines; False if the file was replaced meanwhile by one that has not got them. Raises OSError."""
+    file = os.path.join(path, FILE)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(file, flags)
+    try:
+        status = os.fstat(fd)
+        if status.st_size < LIMIT:  # else the next reader counts anew in any case
+            os.write(fd, lines)
+        return os.stat(file, follow_symlinks=False).st_ino == status.st_ino
+    finally:
+        os.close(fd)
 
 
 def _with(usage: Usage, octets: int) -> Usage:
@@ -121,29 +134,75 @@ def _parse_quota(line: str) -> Quota | None:
 
 
 def _recalculate(path: str, quota: Quota) -> Usage:
-    """Count, and write `maildirsize` anew; again if mail came or went meanwhile. Raises OSError."""
-    for _ in range(_ATTEMPTS):
-        before = _changed(path)
+    """Count, and write `maildirsize` anew. Raises OSError.
+
+    One does it at a time, and who waited takes that count. Meanwhile a file that is no sum for anybody holds
+    the place: mail that arrives during the count is noted there and carried over. So it may be counted twice,
+    which is found out before anybody is over quota, and never not at all.
+    """
+    with _turn(path):
+        kept = _read(path, quota)
+        if kept and kept.fresh:
+            return kept.usage
+        holding = _keep(path, _HOLDING)
         counted = _count(path)
-        _keep(path, quota, counted)
-        if _changed(path) == before:
-            break
+        if holding:
+            _carry_over(path, quota, counted)
     return counted
 
 
-def _keep(path: str, quota: Quota, counted: Usage) -> None:
-    """Write `maildirsize`, if the disk lets us: a count that cannot be kept is still right."""
+@contextlib.contextmanager
+def _turn(path: str) -> Iterator[None]:
+    """Wait for others who count this mailbox, but not for ever; where no lock can be had, go on without."""
+    until = time.monotonic() + _PATIENCE
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            directory = held.enter_context(opened(path))
+            while not _locked(directory) and time.monotonic() < until:
+                time.sleep(0.005)
+        yield
+
+
+def _locked(directory: int) -> bool:
     try:
-        _write(path, quota, counted)
-    except FileNotFoundError:  # no mailbox yet, so nothing to keep
-        return
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _carry_over(path: str, quota: Quota, counted: Usage) -> None:
+    """Replace the file that held the place by one with a sum, and what was noted in between."""
+    limits = ",".join(f"{limit}{kind}" for limit, kind in zip(quota, "SC", strict=True) if limit)
+    data = f"{limits}\n{counted.storage} {counted.messages}\n".encode()
+    try:
+        with os.fdopen(open_regular(os.path.join(path, FILE)), "rb") as held:
+            held.seek(len(_HOLDING))
+            _keep(path, data + _arrivals(held.read(LIMIT)))
+            if late := _arrivals(held.read(LIMIT)):
+                _append(path, late)
     except OSError as error:
         trouble.log("quota-not-kept", path, error)
 
 
-def _write(path: str, quota: Quota, counted: Usage) -> None:
-    limits = ",".join(f"{limit}{kind}" for limit, kind in zip(quota, "SC", strict=True) if limit)
-    data = f"{limits}\n{counted.storage} {counted.messages}\n".encode()
+def _arrivals(lines: bytes) -> bytes:
+    """Without what left: that may have gone before it was counted."""
+    return b"".join(line for line in lines.splitlines(keepends=True) if not line.lstrip().startswith(b"-"))
+
+
+def _keep(path: str, data: bytes) -> bool:
+    """Write `maildirsize`, if the disk lets us: a count that cannot be kept is still right."""
+    try:
+        _write(path, data)
+    except FileNotFoundError:  # no mailbox yet, so nothing to keep
+        return False
+    except OSError as error:
+        trouble.log("quota-not-kept", path, error)
+        return False
+    return True
+
+
+def _write(path: str, data: bytes) -> None:
     name = unique_name()
     with opened(path, "tmp") as tmp:
         try:
@@ -164,15 +223,6 @@ def _counted_folders(path: str) -> list[tuple[str, ...]]:
     except FileNotFoundError:  # never delivered to
         return []
     return [(*folder, subdirectory) for folder in [(), *inner] for subdirectory in ("new", "cur")]
-
-
-def _changed(path: str) -> dict[tuple[str, ...], int]:
-    """When each directory that counts was last changed."""
-    times = {}
-    for names in _counted_folders(path):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            times[names] = os.stat(os.path.join(path, *names), follow_symlinks=False).st_mtime_ns
-    return times
 
 
 def _count(path: str) -> Usage:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import random
 import re
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
