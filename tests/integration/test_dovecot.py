@@ -190,5 +190,5 @@ def test_trash_by_the_command_line(both: Both, imap: imaplib.IMAP4) -> None:
     client.dele(2)
     client.quit()
     done = both.site.run("trash", "restore", "ann@example.test", "--all")
-    assert "1 messages restored" in done.stdout, done.stderr
+    assert "1 message restored" in done.stdout, done.stderr
     assert sorted(subjects(imap, "INBOX")) == ["one", "three", "two"]
