@@ -1,7 +1,7 @@
 """A host that takes mail by SMTP or LMTP as a script says: it refuses, stalls, hangs up or talks nonsense.
 
 A script maps a step to what the host does there: a reply (without CRLF; several lines with line feeds),
-octets to send as they are, HANGUP, STALL, or a list of these for the first, second, ... time (the last one
+octets to send as they are, HANGUP, STALL, DEAF, or a list of these for the first, second, ... time (the last one
 stays). Steps: greeting EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA content end RSET QUIT; `RCPT ann@b.test`
 and `end ann@b.test` (LMTP) are for one recipient. `content` happens in the midst of it.
 """
@@ -21,9 +21,10 @@ from typing import Self
 class Act(Enum):
     HANGUP = "hang up"
     STALL = "say nothing"
+    DEAF = "read nothing any more"
 
 
-HANGUP, STALL = Act.HANGUP, Act.STALL
+HANGUP, STALL, DEAF = Act
 Action = str | bytes | Act
 Script = Mapping[str, Action | list[Action]]
 
@@ -167,6 +168,8 @@ class _Conversation:
         if action is STALL:
             await self.reader.read()  # to the end of the connection
             raise _Over
+        while action is DEAF and not self.writer.transport.is_closing():
+            await asyncio.sleep(0.01)
         if isinstance(action, str):
             self.writer.write(action.replace("\n", "\r\n").encode() + b"\r\n")
         elif isinstance(action, bytes):
@@ -194,7 +197,12 @@ class _Conversation:
         elif verb == "STARTTLS":
             if (await self.do(verb)).startswith("220"):
                 assert self.host.tls
-                await self.writer.start_tls(self.host.tls)
+                clear = self.writer.transport
+                try:
+                    await self.writer.start_tls(self.host.tls)
+                finally:  # a failed handshake leaves a writer behind that cannot even be deleted
+                    if self.writer.transport is None:
+                        self.writer._transport = clear  # type: ignore[attr-defined]
         else:
             await self.do(verb)
             if verb == "QUIT":

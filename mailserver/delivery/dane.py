@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
 from mailserver.delivery.security import Refused
 from mailserver.transport.resolver import Tlsa
@@ -61,7 +68,7 @@ def _is_vouched_for(chain: list[x509.Certificate], records: Sequence[Tlsa], name
     anchors = _anchors(chain, [record for record in records if record.usage == TA])
     if not anchors:
         return False
-    policy = PolicyBuilder().store(Store(anchors))
+    policy = PolicyBuilder().store(Store(anchors)).extension_policies(ca_policy=_AUTHORITY, ee_policy=_HOST)
     for name in names:
         try:
             policy.build_server_verifier(x509.DNSName(name)).verify(chain[0], chain[1:])
@@ -69,6 +76,19 @@ def _is_vouched_for(chain: list[x509.Certificate], records: Sequence[Tlsa], name
         except (VerificationError, ValueError):
             continue
     return False
+
+
+def _must_be_authority(_: Policy, __: x509.Certificate, constraints: x509.BasicConstraints) -> None:
+    if not constraints.ca:
+        raise ValueError("no authority")
+
+
+# Signatures, dates, names and who may issue count. The rules for public authorities beyond that do not:
+# whoever publishes a TLSA record may well have an authority of his own.
+_AUTHORITY = ExtensionPolicy.permit_all().require_present(
+    x509.BasicConstraints, Criticality.AGNOSTIC, _must_be_authority
+)
+_HOST = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
 def _anchors(chain: list[x509.Certificate], records: list[Tlsa]) -> list[x509.Certificate]:
