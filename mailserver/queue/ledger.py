@@ -12,7 +12,7 @@ from mailserver.pool import Busy, Pool
 from mailserver.queue.entry import Entry
 from mailserver.queue.spool import Spool
 
-BATCH = 64  # entries a pass
+BATCH = 256  # entries a pass
 
 
 class _Change:

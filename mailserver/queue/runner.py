@@ -3,7 +3,7 @@
 One entry goes round: read from the spool, its due recipients grouped by route, each group a job that waits
 for its turn in a lane; what became of them is stored as it comes in; when no job is left, reports are sent
 and the entry is gone, or due again. Of all others only id and time are in memory.
-Waits are measured by the loop; `clock` gives UNIX time, best one that does not leap while it runs.
+Waits are measured by the loop; `clock` gives UNIX time.
 Not here: turns (`queue.lanes`), the end of a round (`queue.closing`), the operator's commands (`queue.desk`).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
@@ -39,6 +40,12 @@ class Limits(msgspec.Struct, frozen=True):
     entries: int = 1000
     patience: float = 2 * HOUR
     rescan: float = 60.0
+
+
+def steady_clock() -> Callable[[], float]:
+    """A clock that gives UNIX time and does not leap while the process runs."""
+    begun = time.time() - time.monotonic()
+    return lambda: begun + time.monotonic()
 
 
 class Runner:

@@ -19,9 +19,12 @@ from office import Office, content
 
 from mailserver.durable import commit
 from mailserver.mail.address import Address
+from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
+from mailserver.mta.reception import Reception
+from mailserver.queue.spool import Spool
 
-CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "close", "stat")
+CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "close", "stat", "utime")
 BODY = b"Subject: x\n\n" + b"body\n" * 2000
 
 
@@ -72,22 +75,34 @@ def raising(code: int) -> Callable[[], None]:
     return act
 
 
+QUEUE = "queue"  # stands among the users for mail that leaves; the last one, as `Reception.commit` has it
+AWAY = Envelope(Address("ann", "example.test"), (Recipient(Address("x", "far.test")),))
+
+
+def spool_of(office: Office) -> Spool:
+    return Spool(str(office.staging.parent))
+
+
 def submit(
     office: Office, users: list[str], *, together: bool = True, times: int = 1
 ) -> list[list[Reply | None]]:
     """Commit `times` messages at once to `users`; the outcomes."""
+    spool = spool_of(office)
+    spool.prepare()
+    reception = Reception(str(office.staging), office.committer, office.pool, spool)
 
     async def run() -> list[list[Reply | None]]:
         messages = []
         for _ in range(times):
-            message = office.reception.begin()
+            message = reception.begin()
             message.staged.append(b"Received: x\n" + BODY)
             places = []
-            for user in users:
+            for user in [user for user in users if user != QUEUE]:
                 route = await office.routing.route(Address(user, "example.test"), 0)
                 assert isinstance(route, tuple)
                 places += route
-            messages.append(office.reception.commit(message, 1, places, together=together))
+            departures = [AWAY] if QUEUE in users else []
+            messages.append(reception.commit(message, 1, places, departures, together=together))
         return list(await asyncio.gather(*messages))
 
     return asyncio.run(run())
@@ -99,7 +114,21 @@ def stored(office: Office) -> dict[str, int]:
     for file in office.mail.glob("example.test/*/new/*"):
         assert content(file) == BODY, f"torn: {file}"
         found[file.parent.parent.name] = found.get(file.parent.parent.name, 0) + 1
+    spool = spool_of(office)
+    for entry_id, _ in spool.ids():
+        assert spool.load(entry_id).recipients[0].recipient.address == Address("x", "far.test")
+        assert content(Path(spool.root, "msg", entry_id)) == BODY, f"torn: {entry_id}"
+        found[QUEUE] = found.get(QUEUE, 0) + 1
     return found
+
+
+def swept(office: Office) -> bool:
+    """What the next start does, and whether only accepted messages are left then."""
+    commit.recover(str(office.staging))
+    spool = spool_of(office)
+    spool.recover()
+    accepted = sorted(entry_id for entry_id, _ in spool.ids())
+    return not office.staged() and sorted(os.listdir(Path(spool.root, "msg"))) == accepted
 
 
 def number_of_calls(memory_path: Path, monkeypatch: pytest.MonkeyPatch, **how: object) -> int:
@@ -116,6 +145,10 @@ SHAPES = {
     "three": {"users": ["ann", "bob", "postmaster"]},
     "each for itself": {"users": ["ann", "bob"], "together": False},
     "a group": {"users": ["ann"], "times": 3},
+    "leaves": {"users": [QUEUE]},
+    "stays and leaves": {"users": ["ann", QUEUE]},
+    "leaves, each for itself": {"users": ["ann", QUEUE], "together": False},
+    "a group that leaves": {"users": [QUEUE], "times": 3},
 }
 
 
@@ -136,8 +169,7 @@ def test_errors(shape: str, code: int, memory_path: Path, monkeypatch: pytest.Mo
                 assert len({reply is None for reply in outcome}) == 1, "some have it and some do not"
         assert stored(office) == {user: n for user, n in acknowledged.items() if n}, f"at call {at}"
         # what an unlink or close could not remove goes at the next start
-        commit.recover(str(office.staging))
-        assert office.staged() == []
+        assert swept(office)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -166,6 +198,5 @@ def test_kill(shape: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         found = stored(office)
         assert sum(found.values()) >= acknowledged, f"lost at call {at}"
         assert set(found) <= set(users)
-        commit.recover(str(office.staging))
-        assert office.staged() == []
+        assert swept(office)
         assert stored(office) == found
