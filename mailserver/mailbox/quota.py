@@ -1,8 +1,8 @@
 """How much a mailbox holds, kept in `maildirsize` by the Maildir++ rules and shared with other programs.
 
 The first line is the quota in force, `<octets>S,<messages>C`; each further line adds `<octets> <messages>`
-and is one appended write, so nobody locks. Sums may be off by a race; the rules heal that: nobody is found
-to be over quota by a sum that was not counted anew. Mail in Trash does not count.
+and is one appended write, which needs no lock. Sums may be off by a race; the rules heal that: nobody is
+found to be over quota by a sum that was not counted anew. Mail in Trash does not count.
 
 What takes long, counting, happens when the quota is asked for; `add` is a single short write, because it
 runs where messages are committed. Not here: what the quota of a mailbox is (`mail.quota`).
