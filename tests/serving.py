@@ -114,14 +114,18 @@ class Server:
         line = [*command, *map(str, arguments)]
         if descriptors:
             line, environment = _activated(line, environment, descriptors)
-        self.process = subprocess.Popen(
-            line,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=[sock.fileno() for _, sock in descriptors],
-        )
+        try:
+            self.process = subprocess.Popen(
+                line,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[sock.fileno() for _, sock in descriptors],
+            )
+        except OSError:
+            self._notify.close()
+            raise
         self._readers = [
             threading.Thread(target=self._read, args=(stream,), daemon=True)
             for stream in (self.process.stderr, self.process.stdout)

@@ -19,10 +19,7 @@ import programs
 import pytest
 import serving
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot's master starts only as root"),
-    pytest.mark.skipif(not os.path.exists("/usr/lib/dovecot/imap"), reason="dovecot-imapd is not installed"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot's master starts only as root")
 
 OWNER = "nobody"
 CONFIGURATION = """\
@@ -83,6 +80,7 @@ class Both(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both() -> Iterator[Both]:
+    programs.need("/usr/lib/dovecot/imap")
     account = pwd.getpwnam(OWNER)
     with serving.site() as site:
         smtp, pop3, imap = (site.ports.take() for _ in range(3))

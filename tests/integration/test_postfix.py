@@ -20,10 +20,7 @@ import programs
 import pytest
 import serving
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="Postfix starts only as root"),
-    pytest.mark.skipif(not shutil.which("postconf", path=programs.PATH), reason="Postfix is not installed"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix starts only as root")
 
 MAIN = """\
 compatibility_level = 3.6
@@ -105,6 +102,7 @@ def configure(root: Path, port: int, **values: object) -> None:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
+    programs.need("postconf")
     with serving.site() as site:
         port, smtp, lmtp = (site.ports.take() for _ in range(3))
         socket = site.root / "lmtp.sock"
