@@ -2,6 +2,7 @@
 # make test   the tests
 # make lint   style, types, and which package may import which
 # make bench  the benchmark
+# make torture  the torture and fuzz tests, for longer (TIMES=20)
 # make clean  remove what the other targets made; never mail, users or certificates
 #
 # Needs python3 (3.11 or later, with venv) and make; everything else goes into .venv.
@@ -11,7 +12,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet install
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench torture clean
 
 run: $(VENV)/.run
 	@exec $(VENV)/bin/mailserver --config config serve
@@ -27,6 +28,9 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.run
 	$(PYTHON) tests/bench/run.py $(ARGS)
+
+torture: $(VENV)/.test
+	$(PYTHON) tests/torture/run.py $(or $(TIMES),20)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

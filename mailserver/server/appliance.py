@@ -14,18 +14,21 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from mailserver import maillog
+from mailserver.admin.control import path_of
 from mailserver.config.load import ConfigError, load
 from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
+from mailserver.config.values import EndpointText
 from mailserver.server import notify, privileges
+from mailserver.server.outgoing import Nudges
 from mailserver.server.privileges import PrivilegeError, drop
 from mailserver.server.services import REFUSALS, limits
 from mailserver.server.state import State, StateError
 from mailserver.server.supervisor import FamilyError, Supervisor
 from mailserver.server.upkeep import Watch
-from mailserver.server.worker import Factories, Grounds
+from mailserver.server.worker import CONTROL, Factories, Grounds
 from mailserver.transport import listener as transport
-from mailserver.transport.endpoint import EndpointError, parse
+from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
@@ -65,6 +68,8 @@ class Appliance:
         self._reread = reread
         self._inherited = notify.inherited()
         self._factories: Factories = {}
+        self._nudges = Nudges()
+        self._own: set[Listener] = set()
         self._state = State(config.maildirs)
         self._gate = Gate(limits(config))
         self._certificates = Certificates(config.tls, config.hostname)
@@ -86,6 +91,7 @@ class Appliance:
         for at in config.listeners:
             grounds.listeners[at] = self._listener(at)
             grounds.listeners[at].open(self._inherited)
+        self._open_own(grounds)
         _write_pid(config.pid_file)
         if account is not None:
             drop(config.user or "", config.group)
@@ -113,6 +119,8 @@ class Appliance:
             config = replace(config, **{name: getattr(old, name) for name in fixed})
         fresh = self._new_grounds(config)
         self._open_listeners(fresh)
+        fresh.control = self._grounds.control
+        fresh.listeners |= {at: it for at, it in self._grounds.listeners.items() if at in self._own}
         self._gate.limits = limits(config)
         self._grounds = fresh
         return fresh
@@ -136,7 +144,8 @@ class Appliance:
             fresh.listeners[at] = listener
 
     def _new_grounds(self, config: Config) -> Grounds:
-        return Grounds(config, self._state, self._certificates, self._gate, self._factories)
+        nudges = self._nudges
+        return Grounds(config, self._state, self._certificates, self._gate, self._factories, nudges)
 
     def _listener(self, at: Listener) -> transport.Listener:
         """Not bound yet. Its factory is looked up at each connection: it is the worker's."""
@@ -149,6 +158,25 @@ class Appliance:
             proxy_from=at.proxy_from,
             refusal=REFUSALS[at.protocol],
         )
+
+    def _open_own(self, grounds: Grounds) -> None:
+        """The sockets for commands beside the server. It serves without them where their path is too long."""
+        control = transport.Listener(
+            Endpoint("unix", path_of(self._state.root)),
+            lambda peer: self._factories[CONTROL](peer),
+            gate=self._gate,
+        )
+        try:
+            control.open()
+            grounds.control = control
+            at = Listener(
+                protocol="submission", endpoint=EndpointText(f"unix:{self._state.submission_socket}")
+            )
+            grounds.listeners[at] = self._listener(at)
+            grounds.listeners[at].open()
+            self._own.add(at)
+        except (EndpointError, ValueError) as error:
+            maillog.event("listener-failed", problem=error)
 
     def _report_certificates(self) -> None:
         for problem in self._certificates.reload():

@@ -10,17 +10,25 @@ import os
 from collections.abc import Callable
 from ssl import SSLContext
 
+from mailserver.config import outgoing
 from mailserver.config.model import Config, Listener
 from mailserver.directory import Directory, User
 from mailserver.durable.commit import Committer
+from mailserver.mail.srs import Srs
 from mailserver.mailbox.maildir import Maildir
+from mailserver.mta.allowance import Allowance
 from mailserver.mta.authentication import Authenticator
+from mailserver.mta.forwarding import Forwarding
 from mailserver.mta.reception import Reception
 from mailserver.mta.routing import Mailboxes, Routing
+from mailserver.mta.senders import Senders
 from mailserver.pool import Pool
 from mailserver.pop3 import LINE_LIMIT, Pop3
 from mailserver.pop3 import Policy as Pop3Policy
+from mailserver.queue.spool import Spool
+from mailserver.server.state import srs_key
 from mailserver.smtp import server as smtp
+from mailserver.smtp.submission import Submission
 from mailserver.smtp.transaction import Policy as SmtpPolicy
 from mailserver.transport.driver import Connections, Driver, Timeouts
 from mailserver.transport.listener import Limits, Peer
@@ -32,6 +40,7 @@ HANDSHAKE = 30.0  # seconds for TLS and PROXY before a session begins
 REFUSALS = {
     "smtp": smtp.TOO_MANY_CONNECTIONS.encode(),
     "lmtp": smtp.TOO_MANY_CONNECTIONS.encode(),
+    "submission": smtp.TOO_MANY_CONNECTIONS.encode(),
     "pop3": b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
 }
 
@@ -47,22 +56,25 @@ class Services:
         self._hashing = Pool("hash", threads=os.cpu_count() or 1, waiting=256)
         self.storage = Pool("storage", threads=8, waiting=4096)
         self._committer = Committer(staging)
-        self._reception = Reception(staging, self._committer, self.storage)
+        self.spool = Spool(os.path.join(config.maildirs, ".queue"))
+        self.reception = Reception(staging, self._committer, self.storage, self.spool)
         self.directory = Directory(config.domains)
         self.mailboxes = Mailboxes(config.maildirs)
         self.connections = Connections()
-        self._routing = Routing(
+        self.routing = Routing(
             self.directory,
             self.mailboxes,
             self.storage,
             config.default_domain,
             config.addresses.recipient_delimiter,
+            Forwarding(self.directory, Srs(srs_key(config.maildirs))),
         )
         passwords = config.passwords
-        authenticator = Authenticator(
+        self._authenticator = Authenticator(
             self.directory, self._hashing, config.default_domain, passwords.upgrade, passwords.failure_delay
         )
-        self._pop3 = Pop3(authenticator, self._mailbox_of, self.storage)
+        self._submission = self._submission_rules()
+        self._pop3 = Pop3(self._authenticator, self._mailbox_of, self.storage)
 
     def close(self) -> None:
         """Finish what was accepted, end the threads."""
@@ -74,27 +86,40 @@ class Services:
         """What makes the protocol of a connection to `listener`."""
         if listener.protocol == "pop3":
             return self._pop3_factory(listener)
-        return self._smtp_factory(lmtp=listener.protocol == "lmtp")
+        return self._smtp_factory(listener.protocol)
 
-    def _smtp_factory(self, *, lmtp: bool) -> Factory:
+    def _smtp_factory(self, protocol: str) -> Factory:
         config = self._config
+        submission = protocol == "submission"
         policy = SmtpPolicy(
             hostname=config.hostname,
-            lmtp=lmtp,
+            lmtp=protocol == "lmtp",
             message_size=config.limits.message_size,
             header_size=config.limits.header_size,
-            recipients=config.limits.recipients,
+            recipients=config.submission.recipients if submission else config.limits.recipients,
             received=config.limits.received,
         )
         site = smtp.Site(
             policy,
-            self._routing,
-            self._reception,
+            self.routing,
+            self.reception,
             self.connections,
             smtp.Timeouts(idle=config.limits.idle_timeout, session=config.limits.session_timeout),
             tls=self._starttls(),
+            submission=self._submission if submission else None,
         )
         return lambda peer: smtp.Session(site, peer)
+
+    def _submission_rules(self) -> Submission:
+        config = self._config
+        rules = config.submission
+        return Submission(
+            self._authenticator,
+            Senders(self.routing, config.hostname, outgoing.further_senders(config)),
+            Allowance(rules.messages_per_hour, rules.messages_per_day),
+            hide_client=rules.hide_client,
+            vouched=outgoing.vouched(config),
+        )
 
     def _pop3_factory(self, listener: Listener) -> Factory:
         config = self._config

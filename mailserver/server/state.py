@@ -1,8 +1,8 @@
 """The state directory: made, locked and cleaned before a server uses it.
 
     <maildirs>/<domain>/<user>     mailboxes
-    <maildirs>/.queue/tmp          content being written, told to nobody yet
-    <maildirs>/.run                lock, sockets, what the sweeper remembers
+    <maildirs>/.queue              content being written, told to nobody yet; mail that leaves
+    <maildirs>/.run                locks, sockets, what the sweeper remembers, the key of forwarded senders
 
 A leading dot can be no domain. Not here: what mailboxes hold (`mailbox`), whose process it is
 (`privileges`).
@@ -13,14 +13,30 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 
 from mailserver import maillog
 from mailserver.durable.commit import recover
-from mailserver.durable.files import make_directory
+from mailserver.durable.files import create, make_directory
+from mailserver.queue.spool import Spool
 
 
 class StateError(Exception):
     """The state directory cannot be used; the text is one line for the operator."""
+
+
+def srs_key_file(root: str) -> str:
+    """Where the key is under which senders of forwarded mail are rewritten."""
+    return os.path.join(root, ".run", "srs.key")
+
+
+def srs_key(root: str) -> bytes:
+    """That key, made at the first start. Raises StateError."""
+    try:
+        with open(srs_key_file(root), "rb") as file:
+            return file.read(1024)
+    except OSError as error:
+        raise StateError(f"{srs_key_file(root)}: cannot be read: {error.strerror}") from error
 
 
 class State:
@@ -32,18 +48,30 @@ class State:
         self.run = os.path.join(root, ".run")
         self.lock_file = os.path.join(self.run, "lock")
         self.sweep_file = os.path.join(self.run, "sweep")
+        self.queue_lock_file = os.path.join(self.run, "queue.lock")
+        self.spool = Spool(os.path.join(root, ".queue"))
+        self.submission_socket = os.path.join(self.run, "submission.sock")
         self._lock = -1
 
     def prepare(self) -> list[str]:
-        """Make what is missing; returns the directories made. Raises StateError."""
+        """Make what is missing; returns the directories and files made. Raises StateError."""
+        queue = os.path.join(self.root, ".queue")
+        parts = [os.path.join(queue, name) for name in ("tmp", "msg", "env")]
+        directories = [self.root, queue, *parts, self.run]
         made = []
-        for path in (self.root, os.path.join(self.root, ".queue"), self.staging, self.run):
-            if not os.path.isdir(path):
-                try:
+        path = self.root
+        try:
+            for path in directories:
+                if not os.path.isdir(path):
                     make_directory(path)
-                except OSError as error:
-                    raise StateError(f"{path}: cannot make this directory: {error.strerror}") from error
+                    made.append(path)
+            path = srs_key_file(self.root)
+            if not os.path.exists(path):
+                with contextlib.suppress(FileExistsError):
+                    create(path, secrets.token_hex(32).encode())
                 made.append(path)
+        except OSError as error:
+            raise StateError(f"{path}: cannot make this: {error.strerror}") from error
         return made
 
     def lock(self) -> None:
@@ -59,9 +87,9 @@ class State:
     def recover(self) -> None:
         """Remove what a crash left behind half-done: content nobody was told about. Raises StateError."""
         try:
-            removed = recover(self.staging)
+            removed = recover(self.staging) + self.spool.recover()
         except OSError as error:
-            raise StateError(f"{self.staging}: cannot clean up: {error.strerror}") from error
+            raise StateError(f"{self.root}/.queue: cannot clean up: {error.strerror}") from error
         if removed:
             maillog.event("recovered", staged_files_removed=removed)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 
 from mailserver import maillog
@@ -20,6 +20,7 @@ from mailserver.config.model import Config, Listener
 from mailserver.mailbox.steady import SteadyClock
 from mailserver.mailbox.sweep import Sweeper
 from mailserver.pool import Busy
+from mailserver.server.outgoing import Nudges, Outgoing
 from mailserver.server.services import Factory, Services
 from mailserver.server.state import State
 from mailserver.server.upkeep import SWEEP_INTERVAL, sweep
@@ -27,7 +28,8 @@ from mailserver.transport import listener as transport
 from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
-Factories = dict[Listener, Factory]
+Factories = dict[Listener | str, Factory]
+CONTROL = "control"  # the control socket's place among the factories
 
 
 class Grounds:
@@ -37,7 +39,13 @@ class Grounds:
     """
 
     def __init__(
-        self, config: Config, state: State, certificates: Certificates, gate: Gate, factories: Factories
+        self,
+        config: Config,
+        state: State,
+        certificates: Certificates,
+        gate: Gate,
+        factories: Factories,
+        nudges: Nudges,
     ) -> None:
         self.config = config
         self.state = state
@@ -45,11 +53,15 @@ class Grounds:
         self.gate = gate
         self.factories = factories
         self.listeners: dict[Listener, transport.Listener] = {}
+        self.control: transport.Listener | None = None
+        self.nudges = nudges
 
     def unbind(self) -> None:
         """Let go of all listening sockets, those of a start that failed half-way too."""
         for listener in self.listeners.values():
             listener.close()
+        if self.control is not None:
+            self.control.close()
 
 
 class Worker:
@@ -71,6 +83,7 @@ class Worker:
         loop.set_exception_handler(_unforeseen)
         grounds = self._grounds
         self._services = Services(grounds.config, grounds.state.staging, grounds.certificates)
+        self._services.reception.queued = grounds.nudges.tell
         listeners = grounds.listeners
         grounds.factories.update({at: self._services.factory(at) for at in listeners})
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -79,14 +92,32 @@ class Worker:
         for listener in listeners.values():
             listener.start()
         ready()
-        chores = [asyncio.ensure_future(self._sweeping())] if self._first else []
-        await self._until_told(left)
-        for chore in chores:
-            chore.cancel()
-        await asyncio.gather(*chores, return_exceptions=True)
+        chores = [asyncio.ensure_future(chore) for chore in self._chores()]
+        await self._until_told(left, chores)
         await self._end()
 
-    async def _until_told(self, left: Callable[[], None]) -> None:
+    def _chores(self) -> list[Coroutine[None, None, None]]:
+        return [self._sweeping(), self._relaying()] if self._first else []
+
+    async def _relaying(self) -> None:
+        """Run the queue, and hear operators where it runs; when cancelled, hand both over."""
+        grounds = self._grounds
+        outgoing = Outgoing(grounds.config, self._services, grounds.nudges, grounds.state.queue_lock_file)
+        begun = asyncio.Event()
+        running = asyncio.ensure_future(outgoing.run(begun))
+        try:
+            await begun.wait()
+            if grounds.control is not None:
+                grounds.factories[CONTROL] = outgoing.control()
+                grounds.control.start()
+            await running
+        finally:
+            if grounds.control is not None:
+                grounds.control.leave()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _until_told(self, left: Callable[[], None], chores: Sequence[asyncio.Future[None]]) -> None:
         """Return when the worker is to stop, or has retired and its last session has ended."""
         told: Mapping[str, asyncio.Task[object]] = {
             "stop": asyncio.ensure_future(self._stop.wait()),
@@ -96,6 +127,9 @@ class Worker:
         for listener in self._grounds.listeners.values():
             listener.leave()
         left()
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
         if not self._stop.is_set():
             alone = asyncio.ensure_future(self._alone())
             await asyncio.wait((told["stop"], alone), return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,122 @@
+"""Mail that leaves: the queue at work, in one worker of all; and the socket on which operators reach it.
+
+The workers tell of new entries over a pipe. Of the workers of two configurations the old one hands over: a
+lock that goes with its process sees to it that the queue never runs twice.
+Not here: the queue (`queue`), the ways out (`delivery`), what operators say (`admin.control`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+
+from mailserver.admin.control import control
+from mailserver.config import outgoing as settings
+from mailserver.config.model import Config
+from mailserver.delivery.relays import Relays
+from mailserver.delivery.ways import Ways
+from mailserver.mail.address import Address
+from mailserver.mta.posting import Posting
+from mailserver.queue.desk import Desk
+from mailserver.queue.reports import Reports
+from mailserver.queue.runner import Limits, Runner, steady_clock
+from mailserver.server.services import Factory, Services
+from mailserver.transport.resolver import DnsResolver
+
+TURN = 0.1  # seconds between looks whether the queue's worker before us has ended
+LINES = 64 * 1024  # octets of ids read at once
+
+
+class Nudges:
+    """A pipe by which workers tell the queue's one of new entries; made before they are forked.
+
+    A word that finds the pipe full is dropped: the queue looks through its directory once a minute.
+    """
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def tell(self, entry_id: str) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writing, entry_id.encode() + b"\n")  # under PIPE_BUF, so never torn
+
+    def heard(self) -> list[str]:
+        try:
+            return os.read(self.reading, LINES).decode().split()
+        except BlockingIOError:
+            return []
+
+
+class Outgoing:
+    """The queue of one worker: `run` waits for its turn, works, and hands over when it is cancelled."""
+
+    def __init__(self, config: Config, services: Services, nudges: Nudges, lock_file: str) -> None:
+        self._config = config
+        self._services = services
+        self._nudges = nudges
+        self._lock_file = lock_file
+        self._desk: Desk | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._desk is not None
+
+    def control(self) -> Factory:
+        """What makes the protocol of a connection to the control socket, once the queue runs."""
+        assert self._desk is not None
+        return control(self._desk, self._services.storage, self._services.connections)
+
+    async def run(self, begun: asyncio.Event) -> None:
+        """Run the queue until cancelled; `begun` is set when it does. Unfinished work is left to the disk."""
+        lock = await self._take_turn()
+        ways = self._ways()
+        runner = self._runner(ways)
+        loop = asyncio.get_running_loop()
+        try:
+            runner.start()
+            self._desk = Desk(runner, self._services.spool, self._services.storage)
+            loop.add_reader(self._nudges.reading, self._hear, runner)
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            loop.remove_reader(self._nudges.reading)
+            self._desk = None
+            await runner.stop(self._config.limits.drain_timeout)
+            await ways.close()
+            os.close(lock)
+
+    def _hear(self, runner: Runner) -> None:
+        for entry_id in self._nudges.heard():
+            runner.submit(entry_id)
+
+    async def _take_turn(self) -> int:
+        """A descriptor that holds the lock of the queue at work."""
+        fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return fd
+                await asyncio.sleep(TURN)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _ways(self) -> Ways:
+        config = self._config
+        relays = Relays(settings.relays(config))
+        pace = settings.pace(config)
+        return Ways(relays, DnsResolver(), self._services.storage, config.hostname, pace)
+
+    def _runner(self, ways: Ways) -> Runner:
+        config, services = self._config, self._services
+        schedule = settings.schedule(config)
+        postmaster = Address("postmaster", config.default_domain or config.hostname)
+        post = Posting(services.routing, services.reception)
+        reports = Reports(services.spool, services.storage, post, schedule, config.hostname, postmaster)
+        limits = Limits(deliveries=config.queue.connections)
+        return Runner(
+            services.spool, services.storage, ways, reports, steady_clock(), schedule=schedule, limits=limits
+        )
