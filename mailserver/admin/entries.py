@@ -107,3 +107,69 @@ class TrashResult(Struct, frozen=True):
     address: str
     restored: int = 0
     purged: int = 0
+
+
+class QueueEntry(Struct, frozen=True):
+    """A message in the queue: `recipients` that wait, `state` of `queue.desk.State`, the last `reply`.
+
+    `arrived`, `next_attempt`, `size`, `sender` are None where the entry cannot be read or is held.
+    """
+
+    id: str
+    state: str
+    arrived: str | None
+    next_attempt: str | None
+    size: int | None
+    sender: str | None
+    recipients: tuple[str, ...]
+    reply: str
+
+
+class QueueRecipient(Struct, frozen=True):
+    """One recipient of a message in the queue; `remote` said `reply` at the last attempt."""
+
+    address: str
+    status: str
+    attempts: int
+    last_attempt: str | None
+    next_attempt: str | None
+    remote: str
+    reply: str
+
+
+class QueueDetails(Struct, frozen=True):
+    """One message in the queue; `user` is who submitted it, `sender` empty for a bounce."""
+
+    id: str
+    held: bool
+    arrived: str
+    size: int
+    sender: str
+    user: str
+    recipients: tuple[QueueRecipient, ...]
+
+
+class QueueResult(Struct, frozen=True):
+    """How many messages a command was obeyed for."""
+
+    done: int
+
+
+class RelayEntry(Struct, frozen=True):
+    """A relay and which mail takes it; `senders` are addresses and domains, `recipients` domains."""
+
+    name: str
+    hosts: tuple[str, ...]
+    protocol: str
+    tls: str
+    user: str
+    senders: tuple[str, ...]
+    recipients: tuple[str, ...]
+    default: bool
+
+
+class RelayStep(Struct, frozen=True):
+    """One thing a relay was tried with: whether it went well, and a sentence about it."""
+
+    good: bool
+    text: str

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 def main() -> None:
-    """The console script `mailserver`; ends the process."""
+    """The console script `mailserver`; ends the process. Called `sendmail`, it is that command."""
+    from mailserver.cli.place import system_directory
     from mailserver.cli.program import program
 
+    if os.path.basename(sys.argv[0]) == "sendmail":
+        program.main(["--config", system_directory(), "sendmail", *sys.argv[1:]], prog_name="mailserver")
     program.main(prog_name="mailserver")

@@ -7,7 +7,7 @@ only JSON is an interface that stays.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,12 +24,14 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def show(value: Struct, as_json: bool) -> None:
-    """One value: a line for each of its fields."""
+def show(value: Struct, as_json: bool, without: Container[str] = ()) -> None:
+    """One value: a line for each of its fields, as people read it `without` some."""
     if as_json:
         return _json(value)
     cells = {
-        name.replace("_", " "): _cell(name, part) for name, part in msgspec.structs.asdict(value).items()
+        name.replace("_", " "): _cell(name, part)
+        for name, part in msgspec.structs.asdict(value).items()
+        if name not in without
     }
     width = max(map(len, cells))
     for name, text in cells.items():
@@ -101,7 +103,12 @@ def _cell(name: str, value: object) -> str:
         return "no limit"
     if isinstance(value, int) and name in _OCTETS:
         return _size(value)
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+    return plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Text of whatever origin, fit for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 _LIMITS = frozenset({"quota", "quota_messages"})

@@ -16,9 +16,14 @@ LOCAL = "config"
 
 def default_directory() -> str:
     """Where the configuration is when `--config` does not say."""
-    if named := os.environ.get("MAILSERVER_CONFIG"):
-        return named
-    return LOCAL if os.path.exists(os.path.join(LOCAL, load.FILE)) else SYSTEM
+    if not os.environ.get("MAILSERVER_CONFIG") and os.path.exists(os.path.join(LOCAL, load.FILE)):
+        return LOCAL
+    return system_directory()
+
+
+def system_directory() -> str:
+    """Likewise, wherever the command was called."""
+    return os.environ.get("MAILSERVER_CONFIG") or SYSTEM
 
 
 def given_directory() -> str | None:

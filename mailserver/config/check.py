@@ -21,7 +21,7 @@ from mailserver.directory.entries import Unavailable
 from mailserver.transport.tls import Certificates
 
 Progress = Callable[[int, int], None]
-_ENTRIES = {FILE, "domains", "tls", "operators", "secrets", "srs.key"}
+_ENTRIES = {FILE, "domains", "tls", "operators", "secrets"}
 _MAX_PROBLEMS = 1000
 
 

@@ -181,8 +181,3 @@ class Config(Settings, frozen=True, kw_only=True):
     def tls(self) -> str:
         """Where certificates are, `<name>/fullchain.pem` and `privkey.pem`; the default is `hostname`."""
         return os.path.join(self.directory, "tls")
-
-    @property
-    def srs_key(self) -> str:
-        """The file with the secret of rewritten senders, made at need."""
-        return os.path.join(self.directory, "srs.key")

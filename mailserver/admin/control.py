@@ -1,0 +1,122 @@
+"""The control socket, by which commands beside a running server speak with its queue: a JSON line each way.
+
+Only root and the user that the server runs as reach it: it lies in a directory of that user's alone.
+Not here: what requests mean (`requests`), binding the socket (`transport.listener`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from mailserver.admin.requests import Answer, Desk, Request, perform
+from mailserver.pool import Pool
+from mailserver.transport import session as transport
+from mailserver.transport.driver import Connections, Driver, Timeouts
+from mailserver.transport.listener import Peer
+from mailserver.transport.session import Then
+
+LINE = 16 * 1024  # octets of a request
+MOST = 64 << 20  # octets of an answer
+PATIENCE = 60.0  # seconds a command waits for the server
+_TIMEOUTS = Timeouts(idle=60.0, total=3600.0)
+
+
+def path_of(maildirs: str) -> str:
+    """Where the socket of the server on these mailboxes is."""
+    return os.path.join(maildirs, ".run", "control.sock")
+
+
+# ---- the server's side
+
+
+class ControlSession:
+    """A conversation of requests and answers (`transport.session.LineSession`)."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def greeting(self) -> bytes:
+        return b""
+
+    async def receive(self, line: bytes) -> transport.Answer:
+        try:
+            request = _request.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _last("expected a request in JSON")
+        return transport.Answer(_encoded(await perform(self._desk, request)))
+
+    def too_long(self) -> transport.Answer:
+        return _last("the request is too long")
+
+    def busy(self) -> transport.Answer:
+        return transport.Answer(_encoded(Answer(refused="the server is too busy, try again")))
+
+    def failure(self) -> transport.Answer:
+        return _last("the server could not do it; its log says why")
+
+    def timed_out(self) -> bytes:
+        return b""
+
+    def tls_started(self) -> None:
+        return None
+
+    async def lost(self) -> None:
+        return None
+
+
+def control(desk: Desk, pool: Pool, connections: Connections) -> Callable[[Peer], Driver]:
+    """What makes the protocol of a connection to the control socket."""
+    return lambda peer: Driver(
+        ControlSession(desk),
+        peer,
+        pool=pool,
+        timeouts=_TIMEOUTS,
+        line_limit=LINE,
+        tls=None,
+        connections=connections,
+    )
+
+
+def _last(problem: str) -> transport.Answer:
+    return transport.Answer(_encoded(Answer(refused=problem)), Then.CLOSE)
+
+
+def _encoded(answer: Answer) -> bytes:
+    return msgspec.json.encode(answer) + b"\n"
+
+
+# ---- the command's side
+
+
+class NobodyThere(Exception):
+    """No server listens at the control socket."""
+
+
+class Broken(Exception):
+    """The server went away, or answered what this program does not understand."""
+
+
+def ask(path: str, request: Request) -> Answer:
+    """Carry one request to the server. Raises NobodyThere, Broken, OSError."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
+        sock.settimeout(PATIENCE)
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NobodyThere from None
+        sock.sendall(msgspec.json.encode(request) + b"\n")
+        with sock.makefile("rb") as file:
+            line = file.readline(MOST)
+    try:
+        return _answer.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Broken("the server went away before it answered") from None
+
+
+_request = msgspec.json.Decoder(Request)
+_answer = msgspec.json.Decoder(Answer)
