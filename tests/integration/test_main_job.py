@@ -125,20 +125,24 @@ def checkout(tmp_path: Path) -> Path:
     git = ["git", "-c", "safe.directory=*"]
     if subprocess.run([*git, "-C", ROOT, "rev-parse", "HEAD"], capture_output=True).returncode != 0:
         pytest.skip("not a git checkout")
+    clone = tmp_path / "mailserver"
+    subprocess.run([*git, "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
+    return clone
+
+
+def require_free_ports() -> None:
     for port in FIXED.values():
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 pytest.skip(f"somebody listens on port {port}, where a checkout serves")
-    clone = tmp_path / "mailserver"
-    subprocess.run([*git, "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
-    return clone
 
 
 @pytest.mark.timeout(600)
 def test_make_run_on_a_fresh_checkout(run, checkout: Path) -> None:
     """`make run`; swaks in, curl out; and a second start keeps user and mail."""
     subprocess.run(["make", ".venv/.run"], cwd=checkout, check=True, capture_output=True, timeout=500)
+    require_free_ports()
     with serving.Server(command=["make", "--silent", "-C", str(checkout), "run"]) as server:
         first = server.says(FIRST_START)[1]
         swaks_sends(run, FIXED["smtp"], "postmaster@example.test")
