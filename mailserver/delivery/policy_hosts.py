@@ -17,10 +17,13 @@ TIMEOUT = 30.0  # seconds for each of them; §3.3 advises a minute, a message wa
 class PolicyHosts:
     """Fetches the policy of a domain (`mta_sts.Fetch`)."""
 
-    def __init__(self, resolver: Resolver, authorities: Authorities, port: int = 443) -> None:
+    def __init__(
+        self, resolver: Resolver, authorities: Authorities, port: int = 443, timeout: float = TIMEOUT
+    ) -> None:
         self._resolver = resolver
         self._authorities = authorities
         self._port = port
+        self._timeout = timeout
 
     async def __call__(self, domain: str) -> bytes:
         """The text of the policy. Raises PolicyError."""
@@ -39,7 +42,7 @@ class PolicyHosts:
                     place=Place(address, self._port),
                     context=context,
                     limit=SIZE,
-                    timeout=TIMEOUT,
+                    timeout=self._timeout,
                 )
             except https.HttpsError as error:
                 reason = str(error)

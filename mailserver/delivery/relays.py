@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mailserver.delivery.relay import Relay
 from mailserver.mail.address import Address, fold_local
@@ -25,7 +25,7 @@ class Relays:
             if relay.default and self._default is None:
                 self._default = relay
 
-    def __iter__(self) -> Iterable[Relay]:
+    def __iter__(self) -> Iterator[Relay]:
         return iter(self._by_name.values())
 
     def named(self, name: str) -> Relay | None:

@@ -85,8 +85,11 @@ class Resolver(Protocol):
 class DnsResolver:
     """Asks `nameservers` (numeric address and port), or those of /etc/resolv.conf, which may change."""
 
-    def __init__(self, nameservers: Sequence[tuple[str, int]] | None = None) -> None:
+    def __init__(
+        self, nameservers: Sequence[tuple[str, int]] | None = None, lifetime: float = LIFETIME
+    ) -> None:
         self._fixed = nameservers
+        self._lifetime = lifetime
         self._version: tuple[int, int] | None = None
         self._stub: dns.asyncresolver.Resolver | None = None
         self._trusted = False
@@ -143,7 +146,7 @@ class DnsResolver:
             stub = dns.asyncresolver.Resolver(configure=self._fixed is None)
             if self._fixed is not None:
                 stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in self._fixed]
-            stub.lifetime = LIFETIME
+            stub.lifetime = self._lifetime
             stub.use_edns(0, 0, PAYLOAD)
             stub.set_flags(dns.flags.RD | dns.flags.AD)  # RFC 6840 §5.7: asks for the AD bit
             self._trusted = all(_is_loopback(server) for server in stub.nameservers)
