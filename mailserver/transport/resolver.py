@@ -143,7 +143,7 @@ class DnsResolver:
         """The stub resolver for the configuration as it is now. Raises OSError and DNSException."""
         version = self._file_version()
         if self._stub is None or version != self._version:
-            stub = dns.asyncresolver.Resolver(configure=self._fixed is None)
+            stub = dns.asyncresolver.Resolver(_RESOLV_CONF, configure=self._fixed is None)
             if self._fixed is not None:
                 stub.nameservers = [dns.nameserver.Do53Nameserver(*server) for server in self._fixed]
             stub.lifetime = self._lifetime
