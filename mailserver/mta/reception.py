@@ -136,21 +136,26 @@ class Reception:
         *,
         together: bool,
         user: str = "",
+        settled: Callable[[list[Reply | None]], None] = lambda _: None,
     ) -> list[Reply | None]:
         """Make the message durable in each mailbox, and in the queue for each envelope of `departures`.
 
         None for each that has it, else why it has not. With `together` all have it or none. When this
         returns None for a place, a crash at any later instant does not lose the message there. `user` is
-        who submitted it.
+        who submitted it. `settled` is called with the outcome in any case, even if the caller is cancelled
+        meanwhile because its client left: what was begun is finished.
         """
         leaving = self._departures(message, wire_size, departures, user)
         strict = len(mailboxes) + len(leaving) == 1 or not together
         arrivals = [_destination(message, wire_size, place, strict=strict) for place in mailboxes]
-        errors = await self._commit(message, [*arrivals, *leaving], together=together)
-        for departure, error in zip(leaving, errors[len(arrivals) :], strict=True):
-            if error is None:
-                self._announce(message, departure)
-        return errors
+
+        def after(errors: list[Reply | None]) -> None:
+            for departure, error in zip(leaving, errors[len(arrivals) :], strict=True):
+                if error is None:
+                    self._announce(message, departure)
+            settled(errors)
+
+        return await self._commit(message, [*arrivals, *leaving], after, together=together)
 
     def _departures(
         self, message: Message, wire_size: int, envelopes: Sequence[Envelope], user: str
@@ -167,22 +172,31 @@ class Reception:
         ]
 
     async def _commit(
-        self, message: Message, destinations: Sequence[Destination], *, together: bool
+        self,
+        message: Message,
+        destinations: Sequence[Destination],
+        after: Callable[[list[Reply | None]], None],
+        *,
+        together: bool,
     ) -> list[Reply | None]:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[list[Reply | None]] = loop.create_future()
 
-        def report(_: Job) -> None:
-            loop.call_soon_threadsafe(_resolve, done)
+        def settle(errors: list[Reply | None]) -> None:
+            after(errors)
+            if not done.done():  # the session may have gone meanwhile
+                done.set_result(errors)
 
-        job = Job(message.staged, destinations, report, together=together)
+        def report(job: Job) -> None:
+            errors = [None if error is None else _explain(error, message) for error in job.errors]
+            loop.call_soon_threadsafe(settle, errors)
+
         try:
-            self._committer.submit(job)
+            self._committer.submit(Job(message.staged, destinations, report, together=together))
         except Full:
             self.abandon(message)
-            return [BUSY] * len(destinations)
-        await done
-        return [None if error is None else _explain(error, message) for error in job.errors]
+            settle([BUSY] * len(destinations))
+        return await done
 
     def _announce(self, message: Message, departure: Departure) -> None:
         entry = departure.entry
@@ -197,11 +211,6 @@ class Reception:
             user=entry.user or None,
         )
         self.queued(entry.id)
-
-
-def _resolve(done: asyncio.Future[None]) -> None:
-    if not done.done():  # the session may have gone meanwhile
-        done.set_result(None)
 
 
 def _explain(error: Exception, message: Message) -> Reply:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
 MOST_WORKERS = 8  # by default, however many cores there are
+SPARE_DESCRIPTORS = 500  # for mailboxes, the queue and ourselves
 LOOPBACK = ("127.", "::1", "localhost")
 # What a running server cannot change: it would be another server.
 FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file", "workers")
@@ -95,6 +97,9 @@ class Appliance:
         _write_pid(config.pid_file)
         if account is not None:
             drop(config.user or "", config.group)
+        _allow_descriptors(config.limits.connections)
+        if os.geteuid() == 0:
+            maillog.event("serving-as-root")
         self._state.check_writable()
         _check_readable(config.domains)
         self._state.recover()
@@ -209,6 +214,14 @@ def _check_user(config: Config) -> None:
             f"started as root, but no user to become: set user in {config.file} or give --user "
             f"(or allow_root = true); {open_to_others[0]} is open to other machines"
         )
+
+
+def _allow_descriptors(connections: int) -> None:
+    """As many open files as the system lets us have; a line in the log if that is too few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < connections + SPARE_DESCRIPTORS:
+        maillog.event("descriptors-few", limit=most, connections=connections)
 
 
 def _open_log(config: Config) -> maillog.MailLog:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 
 from mailserver.admin.control import control
 from mailserver.config import outgoing as settings
@@ -57,32 +58,24 @@ class Outgoing:
         self._services = services
         self._nudges = nudges
         self._lock_file = lock_file
-        self._desk: Desk | None = None
 
-    @property
-    def is_running(self) -> bool:
-        return self._desk is not None
+    async def run(self, begun: Callable[[Factory], None]) -> None:
+        """Run the queue until cancelled, and leave unfinished work to the disk.
 
-    def control(self) -> Factory:
-        """What makes the protocol of a connection to the control socket, once the queue runs."""
-        assert self._desk is not None
-        return control(self._desk, self._services.storage, self._services.connections)
-
-    async def run(self, begun: asyncio.Event) -> None:
-        """Run the queue until cancelled; `begun` is set when it does. Unfinished work is left to the disk."""
+        `begun` is given what makes the protocol of connections to the control socket. Raises OSError.
+        """
         lock = await self._take_turn()
-        ways = self._ways()
+        services, ways = self._services, self._ways()
         runner = self._runner(ways)
         loop = asyncio.get_running_loop()
         try:
             runner.start()
-            self._desk = Desk(runner, self._services.spool, self._services.storage)
             loop.add_reader(self._nudges.reading, self._hear, runner)
-            begun.set()
-            await asyncio.Event().wait()
+            desk = Desk(runner, services.spool, services.storage)
+            begun(control(desk, services.storage, services.connections))
+            await loop.create_future()
         finally:
             loop.remove_reader(self._nudges.reading)
-            self._desk = None
             await runner.stop(self._config.limits.drain_timeout)
             await ways.close()
             os.close(lock)

@@ -30,6 +30,7 @@ from mailserver.transport.listener import Listener
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD}
 WORD_TIMEOUT = 30.0  # seconds for workers to begin to accept connections, or to leave off
 RESPAWN_DELAY = 1.0  # seconds between the deaths of a worker at its start and its replacement
+HUNG = 60.0  # seconds without a sign of life
 MOST_RETIRED = 16  # workers with old configurations; beyond that the oldest are drained
 _PR_SET_PDEATHSIG = 1
 
@@ -90,6 +91,7 @@ class Supervisor:
                 self._tell(signal.SIGUSR1)
             elif watch.changed() or number == signal.SIGHUP:  # what SIGHUP reads is not news afterwards
                 self._reload()
+            self._end_hung()
             self._fill_up()
             self._flush()
             self._notifier.alive()
@@ -122,6 +124,14 @@ class Supervisor:
                 alive = bool(os.read(says, 1)) and alive
                 waiting.remove(says)
         return alive
+
+    def _end_hung(self) -> None:
+        """Kill workers whose loop stands still: clients would wait for them for ever."""
+        for child in self._children.values():
+            alive = max(child.born, self._grounds.pulse[child.slot])
+            if not child.retired and time.monotonic() - alive > HUNG:
+                self._note("worker-hung", worker=child.pid)
+                self._tell(signal.SIGKILL, [child])
 
     def _fill_up(self) -> None:
         """Replace workers that died; one that dies at its start is not replaced in haste."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 
@@ -25,10 +27,12 @@ from mailserver.server.services import Factory, Services
 from mailserver.server.state import State
 from mailserver.server.upkeep import SWEEP_INTERVAL, sweep
 from mailserver.transport import listener as transport
-from mailserver.transport.gate import Gate
+from mailserver.transport.gate import SLOTS, Gate
 from mailserver.transport.tls import Certificates
 
 Factories = dict[Listener | str, Factory]
+BEAT = 1.0  # seconds between signs of life
+AGAIN = 5.0  # seconds until a queue that failed is begun anew
 CONTROL = "control"  # the control socket's place among the factories
 
 
@@ -55,6 +59,8 @@ class Grounds:
         self.listeners: dict[Listener, transport.Listener] = {}
         self.control: transport.Listener | None = None
         self.nudges = nudges
+        self.pulse = memoryview(mmap.mmap(-1, SLOTS * 8)).cast("d")
+        """When the loop of each worker was alive last, in monotonic time; shared memory, by slot."""
 
     def unbind(self) -> None:
         """Let go of all listening sockets, those of a start that failed half-way too."""
@@ -97,25 +103,33 @@ class Worker:
         await self._end()
 
     def _chores(self) -> list[Coroutine[None, None, None]]:
-        return [self._sweeping(), self._relaying()] if self._first else []
+        chores = [self._beating()]
+        return [*chores, self._sweeping(), self._relaying()] if self._first else chores
+
+    async def _beating(self) -> None:
+        """Show the supervisor that the loop goes round."""
+        while True:
+            self._grounds.pulse[self._grounds.gate.slot] = time.monotonic()
+            await asyncio.sleep(BEAT)
 
     async def _relaying(self) -> None:
-        """Run the queue, and hear operators where it runs; when cancelled, hand both over."""
+        """Run the queue, and hear operators where it runs; begun anew should it ever fail."""
         grounds = self._grounds
         outgoing = Outgoing(grounds.config, self._services, grounds.nudges, grounds.state.queue_lock_file)
-        begun = asyncio.Event()
-        running = asyncio.ensure_future(outgoing.run(begun))
-        try:
-            await begun.wait()
-            if grounds.control is not None:
-                grounds.factories[CONTROL] = outgoing.control()
-                grounds.control.start()
-            await running
-        finally:
-            if grounds.control is not None:
-                grounds.control.leave()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        while True:
+            try:
+                await outgoing.run(self._hear_operators)
+            except Exception as error:
+                maillog.event("queue-failed", error=type(error).__name__)
+            finally:
+                if grounds.control is not None:
+                    grounds.control.pause()
+            await asyncio.sleep(AGAIN)
+
+    def _hear_operators(self, factory: Factory) -> None:
+        self._grounds.factories[CONTROL] = factory
+        if self._grounds.control is not None:
+            self._grounds.control.start()
 
     async def _until_told(self, left: Callable[[], None], chores: Sequence[asyncio.Future[None]]) -> None:
         """Return when the worker is to stop, or has retired and its last session has ended."""

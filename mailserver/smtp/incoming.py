@@ -84,6 +84,7 @@ class Incoming:
         lmtp, submitting = self._policy.lmtp, self._submitting
         refusal = self.content.refusal or (submitting.take() if submitting is not None else None)
         if refusal is not None:
+            self._log_refused(refusal)
             self.abandon()
             return [refusal] * (len(self._accepted) if lmtp else 1)
         errors = await self._reception.commit(
@@ -93,8 +94,8 @@ class Incoming:
             self._dispatch.departures,
             together=not lmtp,
             user=self._user(),
+            settled=self._log,
         )
-        self._log(errors)
         accepted = Reply(250, "2.0.0", f"OK {self._message.id}")
         if lmtp:
             return [error or accepted for error in self._dispatch.outcomes(errors)]
@@ -140,6 +141,17 @@ class Incoming:
     def _user(self) -> str:
         submitter = self._submitting.submitter if self._submitting is not None else None
         return submitter.name if submitter is not None else ""
+
+    def _log_refused(self, reply: Reply) -> None:
+        maillog.count("messages.refused")
+        maillog.event(
+            "message-refused",
+            id=self._message.id,
+            peer=self._client.peer,
+            sender=f"<{self._envelope.sender or ''}>",
+            user=self._user() or None,
+            reply=reply,
+        )
 
     def _log(self, errors: Sequence[Reply | None]) -> None:
         maillog.count("messages.received", int(None in errors))

@@ -147,6 +147,7 @@ class Session(SMTP):
     def _say_goodbye(self, reply: Reply) -> None:
         """Close from outside the command loop; RFC 5321 §3.8 lets a server do so with 421."""
         if not self._closing:
+            maillog.event("session-ended", peer=self.peer.address, reply=reply)
             self._writer.write(reply.encode())
             self._hang_up()
 
@@ -246,13 +247,15 @@ class Session(SMTP):
         return line.rstrip(b"\r\n") if whole and len(line) <= RESPONSE_OCTETS else None
 
     async def smtp_MAIL(self, arg: str | None) -> None:
-        await self._send(self.dialogue.mail(arg or ""))
+        await self._answer("sender-refused", arg, self.dialogue.mail(arg or ""))
 
     async def smtp_RCPT(self, arg: str | None) -> None:
-        reply = await self.dialogue.rcpt(arg or "")
+        await self._answer("recipient-refused", arg, await self.dialogue.rcpt(arg or ""))
+
+    async def _answer(self, refused: str, arg: str | None, reply: Reply) -> None:
         if not reply.positive:
-            maillog.count("recipients.refused")
-            maillog.event("recipient-refused", peer=self.peer.address, rcpt=(arg or "")[:300], reply=reply)
+            maillog.count(refused)
+            maillog.event(refused, peer=self.peer.address, argument=(arg or "")[:300], reply=reply)
         await self._send(reply)
 
     async def smtp_DATA(self, arg: str | None) -> None:
