@@ -243,7 +243,9 @@ def test_the_first_certificate_makes_starttls_possible(site: serving.Site) -> No
             assert not client.has_extn("starttls")
         made = site.config.parent / "made"
         make_self_signed(str(made), [serving.HOST])
-        made.rename(site.config / "tls")  # at once: a look between certificate and key would find half of it
+        (made / serving.HOST).rename(
+            site.config / "tls" / serving.HOST
+        )  # at once: a look between certificate and key would find half of it
         server.event("reloaded")
         with smtp(port) as client:
             client.starttls(context=unchecked())

@@ -278,7 +278,7 @@ def test_places_that_cannot_be_written(site: serving.Site) -> None:
         assert not (site.root / "smtp").exists()  # bound by then, and let go
     site.mail = site.root / "file" / "mail"
     site.settings([("smtp", f"unix:{site.root}/smtp")])
-    assert refusal(site) == f"{site.mail}: cannot make this directory: Not a directory"
+    assert refusal(site) == f"{site.mail}: cannot make this: Not a directory"
 
 
 def test_a_directory_without_its_domains(site: serving.Site) -> None:
