@@ -102,20 +102,27 @@ class Broken(Exception):
 
 
 def ask(path: str, request: Request) -> Answer:
-    """Carry one request to the server. Raises NobodyThere, Broken, OSError."""
+    """Carry one request to the server. Raises NobodyThere, Broken, OSError (not allowed to)."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
         sock.settimeout(PATIENCE)
+        _connect(sock, path)
         try:
-            sock.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise NobodyThere from None
-        sock.sendall(msgspec.json.encode(request) + b"\n")
-        with sock.makefile("rb") as file:
-            line = file.readline(MOST)
+            sock.sendall(msgspec.json.encode(request) + b"\n")
+            with sock.makefile("rb") as file:
+                return _answer.decode(file.readline(MOST))
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            raise Broken("the server went away before it answered") from None
+
+
+def _connect(sock: socket.socket, path: str) -> None:
     try:
-        return _answer.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Broken("the server went away before it answered") from None
+        sock.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NobodyThere from None
+    except OSError as error:
+        if error.errno is None:  # the path is too long for a socket, and so it was for the server
+            raise NobodyThere from None
+        raise
 
 
 _request = msgspec.json.Decoder(Request)

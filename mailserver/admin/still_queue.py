@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from mailserver import maillog
 from mailserver.queue.desk import Listed, State
 from mailserver.queue.entry import Entry, Queued, Status, Unreadable
 from mailserver.queue.spool import Missing, Spool
@@ -42,13 +43,16 @@ class StillQueue:
 
     async def hold(self, entry_id: str) -> None:
         self._spool.store(replace(self._spool.load(entry_id), held=True))
+        maillog.event("held", id=entry_id)
 
     async def release(self, entry_id: str) -> None:
         self._spool.store(replace(self._spool.load(entry_id), held=False))
+        maillog.event("released", id=entry_id)
 
     async def drop(self, entry_id: str) -> None:
         self._spool.check(entry_id)
         self._spool.remove(entry_id)
+        maillog.event("dropped", id=entry_id)
 
     def _listed(self, entry_id: str, due: float) -> Listed:
         try:

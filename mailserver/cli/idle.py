@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from mailserver import maillog
 from mailserver.config.model import Config
 from mailserver.server.state import State, StateError
 
@@ -28,12 +29,33 @@ def idle_state(config: Config) -> Iterator[State]:
         state.prepare()
         fd = os.open(state.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield state
-        except BlockingIOError:
-            raise Occupied from None
+            _lock(fd)
+            with _logging(config.log_file):
+                yield state
         finally:
             os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Occupied from None
+
+
+@contextlib.contextmanager
+def _logging(path: str | None) -> Iterator[None]:
+    """Into the server's log file, if it has one that we may write; never to the caller's standard error."""
+    log = None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            log = maillog.open_log(path)
+            log.start()
+    try:
+        yield
+    finally:
+        if log is not None:
+            log.close()
 
 
 @contextlib.contextmanager

@@ -17,10 +17,11 @@ from mailserver.cli.ownership import make_for
 from mailserver.config.load import load
 from mailserver.config.overrides import Overrides
 from mailserver.config.start import write_settings
-from mailserver.config.template import render
+from mailserver.config.template import LOOPBACK, render
 from mailserver.mail.address import AddressError, parse_mailbox
 
 HIDDEN = ".config"
+SPOKEN = ("smtp", "pop3")  # where the letters do not say; nobody sends before somebody asks for it
 
 
 @dataclass
@@ -75,7 +76,8 @@ def establish(letters: list[Letters], directory: str | None, overrides: Override
     if directory is None:
         directory = os.path.join(first.path, HIDDEN)
     make_for(os.path.abspath(directory), overrides.user, overrides.group)
-    write_settings(directory, render(first.domain, maildirs="maildirs"))
+    received = tuple(listener for listener in LOOPBACK if listener[0] in SPOKEN)
+    write_settings(directory, render(first.domain, listeners=received, maildirs="maildirs"))
     config = load(directory)
     administration = Administration(config.domains, config.maildirs)
     for one in letters:

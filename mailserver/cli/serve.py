@@ -54,6 +54,9 @@ _FILE = click.Path(dir_okay=False, resolve_path=True)
 @click.option(
     "-p", "--pop3", metavar="ENDPOINT", type=arguments.endpoint, multiple=True, help="POP3, likewise."
 )
+@click.option(
+    "--submission", metavar="ENDPOINT", type=arguments.endpoint, multiple=True, help="Submission, likewise."
+)
 @click.option("--lmtp", metavar="ENDPOINT", type=arguments.endpoint, multiple=True, help="LMTP, likewise.")
 @click.option("--user", metavar="NAME", help="Become this user after binding the ports.")
 @click.option("--group", metavar="NAME", help="And this group.")
@@ -68,6 +71,7 @@ def serve(
     undeliverable_to_postmaster: int,
     smtp: tuple[EndpointText, ...],
     pop3: tuple[EndpointText, ...],
+    submission: tuple[EndpointText, ...],
     lmtp: tuple[EndpointText, ...],
     user: str | None,
     group: str | None,
@@ -83,7 +87,12 @@ def serve(
     -d, -u and -b write an ordinary configuration, which stays; -u sets the password of a user who is there.
     """
     overrides = Overrides(
-        listeners=(*_listeners("smtp", smtp), *_listeners("pop3", pop3), *_listeners("lmtp", lmtp)),
+        listeners=(
+            *_listeners("smtp", smtp),
+            *_listeners("submission", submission),
+            *_listeners("pop3", pop3),
+            *_listeners("lmtp", lmtp),
+        ),
         user=user,
         group=group,
         allow_root=allow_root,

@@ -23,8 +23,9 @@ def relays(config: Config) -> tuple[delivery.Relay, ...]:
 
 
 def _relay(relay: Relay) -> delivery.Relay:
+    """Kinds of settings become plain text, as it goes into JSON."""
     return delivery.Relay(
-        name=relay.name,
+        name=str(relay.name),
         hosts=tuple(relay.hosts),
         lmtp=relay.protocol == "lmtp",
         tls=Level.NONE if relay.protocol == "lmtp" else Level(relay.tls),
@@ -34,8 +35,8 @@ def _relay(relay: Relay) -> delivery.Relay:
         secret=relay.secret_file or "",
         connections=relay.connections,
         rate=relay.rate,
-        senders=(*relay.senders, *relay.sender_domains),
-        recipients=tuple(relay.recipient_domains),
+        senders=tuple(map(str, (*relay.senders, *relay.sender_domains))),
+        recipients=tuple(map(str, relay.recipient_domains)),
         default=relay.default,
     )
 

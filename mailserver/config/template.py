@@ -11,12 +11,16 @@ import json
 EXAMPLE_DOMAIN = "example.test"  # RFC 2606 §2: never a real domain
 LOOPBACK = (
     ("smtp", "tcp:127.0.0.1:2525"),
+    ("submission", "tcp:127.0.0.1:2587"),
+    ("submission", "tls:127.0.0.1:2465"),
     ("pop3", "tcp:127.0.0.1:2110"),
     ("pop3", "tls:127.0.0.1:2995"),
 )
 """Ports that need no privilege, for this machine alone."""
 PUBLIC = (
     ("smtp", "tcp:*:25"),
+    ("submission", "tcp:*:587"),
+    ("submission", "tls:*:465"),
     ("pop3", "tcp:*:110"),
     ("pop3", "tls:*:995"),
 )

@@ -54,6 +54,8 @@ def test_the_ports_of_make_run_are_fixed_and_on_loopback(tmp_path):
     listeners = [(one.protocol, one.endpoint) for one in load.load(str(tmp_path)).listeners]
     assert listeners == [
         ("smtp", "tcp:127.0.0.1:2525"),
+        ("submission", "tcp:127.0.0.1:2587"),
+        ("submission", "tls:127.0.0.1:2465"),
         ("pop3", "tcp:127.0.0.1:2110"),
         ("pop3", "tls:127.0.0.1:2995"),
     ]

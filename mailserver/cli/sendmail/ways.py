@@ -70,13 +70,12 @@ def _private(config: Config, state: State) -> Iterator[socket.socket]:
     """A server of our own, for one connection; it ends with it."""
     ours, its = socket.socketpair()
     server = threading.Thread(target=_serve, args=(config, state, its), name="server")
-    with _logging(config):
-        server.start()
-        try:
-            with ours:
-                yield ours
-        finally:
-            server.join()
+    server.start()
+    try:
+        with ours:
+            yield ours
+    finally:
+        server.join()
 
 
 def _serve(config: Config, state: State, sock: socket.socket) -> None:
@@ -104,19 +103,3 @@ def _serve_one(config: Config, state: State, sock: socket.socket) -> None:
         asyncio.run(serve())
     finally:
         services.close()
-
-
-@contextlib.contextmanager
-def _logging(config: Config) -> Iterator[None]:
-    """Into the server's log file, if it has one that we may write; never to the caller's standard error."""
-    try:
-        log = maillog.open_log(config.log_file) if config.log_file else None
-    except OSError:
-        log = None
-    if log is not None:
-        log.start()
-    try:
-        yield
-    finally:
-        if log is not None:
-            log.close()
