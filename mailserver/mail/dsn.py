@@ -87,7 +87,6 @@ _WORDS = {
 }
 
 _MTA = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
-_UNPRINTABLE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")  # RFC 6533 §3
 _FOLD = 200  # characters of a line a remote reply is folded to
@@ -255,4 +254,4 @@ def _xtext(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub(" ", text).strip()
+    return "".join(c if c.isprintable() else " " for c in text).strip()

@@ -20,7 +20,6 @@ NEVER = float("inf")
 REPLY = 1000  # characters of a remote reply that are kept
 
 _ID = re.compile(r"[A-Za-z0-9]{1,100}")
-_UNPRINTABLE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 
 
 class Unreadable(Exception):
@@ -144,7 +143,7 @@ def is_id(text: str) -> bool:
 
 def clean(reply: str) -> str:
     """A remote reply as it is kept: one line without control characters, at most REPLY characters."""
-    return _UNPRINTABLE.sub(" ", reply)[:REPLY].strip()
+    return "".join(c if c.isprintable() else " " for c in reply[:REPLY]).strip()
 
 
 class _Version(msgspec.Struct):

@@ -7,6 +7,7 @@ days of retries take the time of their work. The spool is the real one, in memor
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import selectors
 from collections import Counter
@@ -38,11 +39,16 @@ NEVER = Outcome(Kind.FAILED, 550, "5.1.1", "no such user", "mx.far.test")
 DEAD = Outcome(Kind.DEFERRED, 0, "4.4.1", "connection refused", "mx.far.test", unreachable=True)
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Instead of waiting for a timer it moves its clock."""
+class Killed(BaseException):
+    """The process is gone."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Instead of waiting for a timer it moves its clock. After `turns` it stops dead, if that is a number."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+        self.turns: int | None = None
         super().__init__(_Selector(self))
         self._clock_resolution = 1e-6  # a timer that is due now is due, however large the numbers are
 
@@ -56,6 +62,10 @@ class _Selector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        if self._loop.turns is not None:
+            self._loop.turns -= 1
+            if self._loop.turns < 0:
+                raise Killed
         found = super().select(0)
         if not found and timeout is None:
             raise RuntimeError("nothing will ever happen again")
@@ -229,11 +239,41 @@ class World:
         asyncio.set_event_loop(self.loop)
         return self.loop.run_until_complete(tell())
 
+    def kill(self, story: Coroutine[Any, Any, None], turns: int) -> bool:
+        """Like `run`, but after so many turns of the loop the process is killed; whether it came to that."""
+        self.loop.turns = turns
+        try:
+            self.run(story)
+        except Killed:
+            _GRAVES.append(
+                self.loop
+            )  # a killed process cleans nothing up: its tasks must not even be collected
+            for task in asyncio.all_tasks(self.loop):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _GRAVES.append(task)
+            self.loop = VirtualLoop(self.loop.now)
+            return True
+        self.loop.turns = None
+        return False
+
+    def close(self) -> None:
+        asyncio.set_event_loop(None)
+        self.loop.close()
+        self.pool.close()
+
+
+_GRAVES: list[object] = []
+
 
 @pytest.fixture
-def world(memory_path: Path) -> Iterator[World]:
-    world = World(memory_path / "queue")
+def world_maker(memory_path: Path) -> Callable[[], World]:
+    """Makes worlds, each with a place of its own."""
+    numbers = itertools.count()
+    return lambda: World(memory_path / f"queue{next(numbers)}")
+
+
+@pytest.fixture
+def world(world_maker: Callable[[], World]) -> Iterator[World]:
+    world = world_maker()
     yield world
-    asyncio.set_event_loop(None)
-    world.loop.close()
-    world.pool.close()
+    world.close()

@@ -1,0 +1,320 @@
+"""The queue on disk: a fault, or the end, at every system call of a change; the order of syncs; the text."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from mailserver.durable import commit
+from mailserver.durable.commit import Committer, Job, Staged
+from mailserver.mail.address import Address, parse_mailbox
+from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.queue import entry as entries
+from mailserver.queue.entry import HELD, Entry, Queued, Status, Unreadable
+from mailserver.queue.spool import Missing, Spool
+
+CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "close", "utime")
+ANN = Address("ann", "here.test")
+ENVELOPE = Envelope(ANN, (Recipient(Address("x", "far.test")), Recipient(Address("y", "far.test"))))
+
+
+def accept(spool: Spool, entry_id: str) -> Entry:
+    source = Path(spool.root, "tmp", entry_id)
+    source.write_bytes(b"a: b\n\nwords\n")
+    departure = spool.destination(entry_id, ENVELOPE, size=12, wire_size=15, user="ann@here.test")
+    departure.prepare(str(source))
+    departure.link(str(source), last=True)
+    return departure.entry
+
+
+@pytest.fixture
+def spool(memory_path: Path) -> Spool:
+    return prepared(memory_path / "queue")
+
+
+def prepared(root: Path) -> Spool:
+    spool = Spool(str(root), lambda: 1000.0)
+    spool.prepare()
+    return spool
+
+
+def settled(entry: Entry) -> Entry:
+    first = replace(entry.recipients[0], status=Status.RELAYED, reply="250 taken", attempts=1)
+    return replace(entry, recipients=(first, replace(entry.recipients[1], due=2000.0)))
+
+
+@contextmanager
+def calls(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> Iterator[list[int]]:
+    """Counts calls; `act` is asked before each."""
+    count = [0]
+
+    def wrapped(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            count[0] += 1
+            act(count[0] - 1)
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in CALLS:
+            patch.setattr(os, name, wrapped(getattr(os, name)))
+        patch.setattr(commit, "_syncfs", wrapped(commit._syncfs))
+        yield count
+
+
+def change(spool: Spool) -> dict[str, OSError]:
+    """Three entries are rewritten, two are removed."""
+    stored = [settled(spool.load(entry_id)) for entry_id in ("S1", "S2", "S3")]
+    return spool.apply(stored, ["R1", "R2"])
+
+
+def build(root: Path) -> tuple[Spool, dict[str, Entry]]:
+    spool = prepared(root)
+    return spool, {entry_id: accept(spool, entry_id) for entry_id in ("S1", "S2", "S3", "R1", "R2", "T")}
+
+
+def check(spool: Spool, before: dict[str, Entry], done: set[str]) -> None:
+    """Every entry is as it was or as it should be, that of `done` as it should be; content goes with it."""
+    found = {entry_id for entry_id, _ in spool.ids()}
+    for entry_id in found:
+        entry = spool.load(entry_id)
+        assert entry in (before[entry_id], settled(before[entry_id]))
+        assert spool.beginning(entry_id, 100) == b"a: b\n\nwords\n"
+        assert entry_id not in done or entry == settled(before[entry_id])
+    assert {"S1", "S2", "S3", "T"} <= found
+    assert spool.load("T") == before["T"]
+    assert not found & done & {"R1", "R2"}
+    commit.recover(os.path.join(spool.root, "tmp"))
+    spool.recover()
+    assert set(os.listdir(Path(spool.root, "msg"))) == found
+    assert os.listdir(Path(spool.root, "tmp")) == []
+
+
+def number_of_calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    spool, before = build(root)
+    with calls(monkeypatch, lambda at: None) as count:
+        assert change(spool) == {}
+    check(spool, before, {"S1", "S2", "S3", "R1", "R2"})
+    assert count[0] > 20
+    return count[0]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_errors(code: int, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(number_of_calls(memory_path / "count", monkeypatch)):
+        spool, before = build(memory_path / str(number))
+
+        def act(at: int, number: int = number) -> None:
+            if at == number:
+                raise OSError(code, os.strerror(code))
+
+        done: set[str] = set()
+        with calls(monkeypatch, act):
+            try:
+                done = set(before) - set(change(spool)) - {"T"}
+            except OSError:
+                assert number < 6, "only reading raises"
+        check(spool, before, done)
+
+
+def test_kill(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(number_of_calls(memory_path / "count", monkeypatch)):
+        spool, before = build(memory_path / str(number))
+        child = os.fork()
+        if child == 0:
+            try:
+                with calls(
+                    monkeypatch,
+                    lambda at, n=number: os.kill(os.getpid(), signal.SIGKILL) if at == n else None,
+                ):  # type: ignore[misc]
+                    change(spool)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        check(spool, before, set())
+
+
+def events(monkeypatch: pytest.MonkeyPatch, root: str, work: Callable[[], object]) -> list[str]:
+    """What is synced, linked, renamed and unlinked below `root`, in order."""
+    seen: list[str] = []
+
+    def note(name: str, where: Callable[..., str]) -> None:
+        real = getattr(os, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            seen.append(f"{name} {os.path.relpath(where(*args), root)}")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+    def target(source: str, path: str) -> str:
+        return path
+
+    note("fsync", lambda fd: os.readlink(f"/proc/self/fd/{fd}"))
+    note("link", target)
+    note("rename", target)
+    note("unlink", lambda path: path)
+    work()
+    monkeypatch.undo()
+    return seen
+
+
+def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content, its name and the envelope are durable before the name that accepts the message."""
+    committer = Committer(os.path.join(spool.root, "tmp"))
+
+    def work() -> None:
+        staged = Staged(os.path.join(spool.root, "tmp", "content"))
+        staged.append(b"a: b\n\n")
+        errors: list[Exception | None] = []
+        departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8)
+        committer.submit(Job(staged, [departure], lambda job: errors.extend(job.errors), together=True))
+        committer.close()
+        assert errors == [None]
+
+    assert events(monkeypatch, spool.root, work) == [
+        "link msg/A1",
+        "fsync tmp/content",
+        "fsync tmp/A1.env",
+        "fsync msg",
+        "rename env/A1",
+        "unlink tmp/content",
+        "fsync env",
+    ]
+
+
+def test_order_of_a_change(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new text is durable before it replaces the old; content goes when its envelope is durably gone."""
+    entry = accept(spool, "S1")
+    accept(spool, "R1")
+    seen = events(monkeypatch, spool.root, lambda: spool.apply([settled(entry)], ["R1"]))
+    assert seen[0].startswith("fsync tmp/P")
+    assert seen[1:] == ["unlink env/R1", "rename env/S1", "fsync env", "unlink msg/R1"]
+
+
+def test_text(spool: Spool) -> None:
+    """JSON with a version, for people and for programs of another time."""
+    accept(spool, "A1")
+    text = Path(spool.root, "env", "A1").read_text()
+    assert text.endswith("}\n")
+    fields = json.loads(text)
+    assert fields["version"] == 1
+    assert fields["sender"] == ["ann", "here.test"]
+    assert fields["user"] == "ann@here.test"
+    assert fields["recipients"][0]["recipient"]["address"] == ["x", "far.test"]
+    assert os.stat(Path(spool.root, "env", "A1")).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"version": 1}',
+        b'{"version": 2, "id": "A1"}',
+        b"\x80\x04\x95\x00.",  # a pickle
+        b'{"version":1,"id":"B2","sender":null,"recipients":[],"arrived":1.0,"size":1,"wire_size":1}',
+    ],
+)
+def test_text_that_is_no_entry(spool: Spool, text: bytes) -> None:
+    Path(spool.root, "env", "A1").write_bytes(text)
+    with pytest.raises(Unreadable):
+        spool.load("A1")
+
+
+addresses = st.sampled_from(["x@far.test", '"a b"@far.test', "jörg@bücher.example"]).map(parse_mailbox)
+recipients = st.builds(
+    Recipient,
+    addresses,
+    st.frozensets(st.sampled_from(["SUCCESS", "FAILURE", "DELAY"])),
+    st.none() | st.just("rfc822;x+2By@far.test"),
+)
+queued = st.builds(
+    Queued,
+    recipients,
+    st.sampled_from(Status),
+    due=st.floats(0, 2e9),
+    attempts=st.integers(0, 1000),
+    reply=st.text(max_size=50).map(entries.clean),
+    reported=st.booleans(),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(queued, max_size=5), st.none() | addresses, st.booleans(), st.floats(0, 2e9))
+def test_text_keeps_everything(given: list[Queued], sender: Address | None, held: bool, now: float) -> None:
+    entry = Entry(
+        id="A1",
+        sender=sender,
+        recipients=tuple(given),
+        arrived=now,
+        size=1,
+        wire_size=2,
+        held=held,
+        ret="FULL",
+    )
+    assert entries.decode(entries.encode(entry)) == entry
+
+
+@given(st.text())
+def test_clean(text: str) -> None:
+    cleaned = entries.clean(text * 3)
+    assert len(cleaned) <= 1000
+    assert all(character.isprintable() or character == " " for character in cleaned)
+    cleaned.encode()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../env/A1", "a/b", "A1\n", "x" * 101, "ä", "A1.env", "-"])
+def test_names_that_are_no_ids(spool: Spool, name: str) -> None:
+    """An id that an operator types never becomes a path."""
+    accept(spool, "A1")
+    for operation in (spool.load, spool.open_content, spool.remove, spool.check):
+        with pytest.raises(Missing):
+            operation(name)
+    Path(spool.root, "env", "not.an.id").touch()
+    assert [found for found, _ in spool.ids()] == ["A1"]
+
+
+def test_links_are_not_followed(spool: Spool, tmp_path: Path) -> None:
+    accept(spool, "A1")
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    for directory in ("env", "msg"):
+        path = Path(spool.root, directory, "A1")
+        path.unlink()
+        path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        spool.load("A1")
+    with pytest.raises(OSError, match="symbolic links"):
+        spool.open_content("A1")
+
+
+def test_due_times_need_no_reading(spool: Spool) -> None:
+    entry = accept(spool, "A1")
+    held = accept(spool, "B1")
+    spool.store(replace(settled(entry)))
+    spool.store(replace(held, held=True))
+    assert dict(spool.ids()) == {"A1": 2000.0, "B1": HELD}
+
+
+def test_removing_twice(spool: Spool) -> None:
+    accept(spool, "A1")
+    spool.remove("A1")
+    spool.remove("A1")
+    assert list(spool.ids()) == []
+    with pytest.raises(Missing):
+        spool.load("A1")
+    with pytest.raises(Missing):
+        spool.check("A1")
