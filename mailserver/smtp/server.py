@@ -20,7 +20,7 @@ from mailserver import maillog
 from mailserver.mail.reply import Reply
 from mailserver.mail.sasl import RESPONSE_OCTETS
 from mailserver.mta.reception import NO_SPACE
-from mailserver.mta.route import BUSY, TROUBLE
+from mailserver.mta.route import BUSY
 from mailserver.pool import Busy
 from mailserver.smtp import replies
 from mailserver.smtp.replies import TOO_MANY_CONNECTIONS
@@ -41,13 +41,6 @@ TURN = 32  # replies to commands that came together, before other sessions have 
 SMUGGLING_WAIT = 10.0  # seconds for an end of data that may never come
 
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # the library's log; ours is maillog
-
-_LIBRARY = {  # what the library says on its own, by its first words
-    "500 Command line too long": replies.LINE_TOO_LONG,
-    "500 Error: bad syntax": replies.BAD_LINE,
-    "500 Error: command": replies.UNRECOGNIZED,
-    "502 5.5.1 Too many": replies.TOO_MANY_ERRORS,
-}
 
 
 class _Gone(Exception):
@@ -170,7 +163,7 @@ class Session(SMTP):
         if str(status).startswith("220 "):
             reply = Reply(220, "", f"{self.hostname} {self.__ident__}")
         else:
-            reply = next((r for words, r in _LIBRARY.items() if str(status).startswith(words)), TROUBLE)
+            reply = replies.instead_of(str(status))
         await self._send(reply)
 
     async def _send(self, reply: Reply) -> None:
