@@ -100,7 +100,7 @@ def _fail(text: str, code: int) -> NoReturn:
     "--config",
     "directory",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=click.Path(file_okay=False, readable=False),  # passing through it may be all that is allowed
     help="The configuration directory. Without it: $MAILSERVER_CONFIG, else ./config if it has a "
     "mailserver.toml, else /etc/mailserver.",
 )

@@ -139,6 +139,8 @@ def test_what_stops_the_engine_is_one_line(tmp_path):
         f"unix:{tmp_path}/occupied",
         "-p",
         f"unix:{tmp_path}/p",
+        "--submission",
+        f"unix:{tmp_path}/submission",
     )
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("mailserver: unix:")

@@ -47,15 +47,16 @@ def _is_command(words: list[str], at: int) -> bool:
 def parse(arguments: list[str]) -> None:
     """Parse the arguments as the program does, running nothing. Raises click.UsageError."""
     command: click.Command = program
+    context: click.Context | None = None
     while isinstance(command, click.Group):
-        context = click.Context(command, info_name=command.name)
+        context = click.Context(command, context, command.name, **command.context_settings)
         options, rest, _ = command.make_parser(context).parse_args(list(arguments))
         if options.get("version") or options.get("help"):
             return
         if not rest or rest[0] not in command.commands:
             raise click.UsageError(f"no command {' '.join(rest)}")
         command, arguments = command.commands[rest[0]], rest[1:]
-    command.make_context(command.name, list(arguments))
+    command.make_context(command.name, list(arguments), context)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

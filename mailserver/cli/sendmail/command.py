@@ -100,15 +100,16 @@ def sendmail(
     config = place.config()
     if mode == "s":
         return _pass_on(config)
-    letter = Letter(sys.stdin.buffer, dots=not (ignore_dots or "i" in old))
-    to = people.recipients([*recipients, *(letter.recipients() if from_header else ())], config)
-    if not to:
-        raise Failed(Code.USAGE, "no recipients: name them, or say -t where the header has them")
-    own = people.sender(sender, config)
-    first = people.author(name, own) if name and not letter.has("from") else b""
-    envelope = _envelope(own, to, letter, notify=notify, ret=ret, envid=envid)
-    with way_in(config) as sock:
-        Client(sock).send(envelope, letter.encoded(first))
+    with Letter() as letter:
+        letter.read(sys.stdin.buffer, dots=not (ignore_dots or "i" in old))
+        to = people.recipients([*recipients, *(letter.recipients() if from_header else ())], config)
+        if not to:
+            raise Failed(Code.USAGE, "no recipients: name them, or say -t where the header has them")
+        own = people.sender(sender, config)
+        first = people.author(name, own) if name and not letter.has("from") else b""
+        envelope = _envelope(own, to, letter, notify=notify, ret=ret, envid=envid)
+        with way_in(config) as sock:
+            Client(sock).send(envelope, letter.encoded(first))
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from email.utils import getaddresses
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from mailserver.cli.sendmail.failed import Code, Failed
 
@@ -22,11 +22,21 @@ _RECIPIENTS = ("to", "cc", "bcc")
 
 
 class Letter:
-    """The content read from `stream` to its end, or to a lone dot where `dots` end it. Raises Failed."""
+    """The content, once it was read. Use as a context, or its file stays open."""
 
-    def __init__(self, stream: BinaryIO, *, dots: bool) -> None:
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - it goes with the process
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with this
+        self._header = b""
         self.is_ascii = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, stream: BinaryIO, *, dots: bool) -> None:
+        """Read `stream` to its end, or to a lone dot where `dots` end it. Raises Failed, OSError."""
         size = 0
         for block in _clean(_lines(stream, dots=dots)):
             size += len(block)

@@ -30,8 +30,14 @@ def sender(given: str | None, config: Config) -> Address | None:
 
 def recipients(given: Iterable[str], config: Config) -> list[Address]:
     """The addresses in arguments, which may hold several, each once and in their order. Raises Failed."""
-    found = [_address(address, config) for text in given for _, address in getaddresses([text])]
+    found = [_address(address, config) for text in given for address in _split(text)]
     return list(dict.fromkeys(found))
+
+
+def _split(text: str) -> list[str]:
+    if not text.isprintable():
+        raise Failed(Code.USAGE, f"{text!r} is no address")
+    return [address for _, address in getaddresses([text])]
 
 
 def author(name: str, address: Address | None) -> bytes:
