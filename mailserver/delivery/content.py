@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
+from mailserver.mail.trace import without_return_path
 from mailserver.pool import Pool
 
 BLOCK = 128 * 1024  # octets read at once
@@ -63,10 +64,10 @@ class Content:
         encoder = Encoder()
         offset = 0
         while len(block := await self._pool.run(self._read, offset)) == BLOCK:
+            yield encoder.feed(self._outgoing(block, offset))
             offset += BLOCK
-            yield encoder.feed(block)
         self.ended = True
-        yield encoder.feed(block) + encoder.finish()
+        yield encoder.feed(self._outgoing(block, offset)) + encoder.finish()
 
     async def has_8bit(self) -> bool:
         """Whether any octet is above 127. Raises OSError and Busy."""
@@ -84,6 +85,9 @@ class Content:
             while len(block) < BLOCK and (more := file.read(BLOCK - len(block))):
                 block += more
         return block
+
+    def _outgoing(self, block: bytes, offset: int) -> bytes:
+        return without_return_path(block) if offset == 0 else block
 
     def _scan(self, header_only: bool) -> bool:
         tail = b"\n"

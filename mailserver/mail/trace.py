@@ -50,6 +50,14 @@ def return_path(sender: Address | None) -> str:
     return f"Return-Path: <{sender or ''}>\n"
 
 
+def without_return_path(content: bytes) -> bytes:
+    """The beginning of stored content as it may leave: Return-Path is for mailboxes (RFC 5321 §4.4).
+
+    Only ours can stand in front: Received is above all that a client sent.
+    """
+    return content.partition(b"\n")[2] if content.startswith(b"Return-Path: ") else content
+
+
 def delivered_to(address: Address) -> str:
     """The Delivered-To field: which mailbox this copy went into (Postfix, qmail)."""
     return f"Delivered-To: {address}\n"

@@ -19,7 +19,7 @@ from mailserver.pop3.maildrop import MailboxMaildrop
 from mailserver.pop3.session import Session
 from mailserver.transport.listener import Peer
 
-__all__ = ["LINE_LIMIT", "Policy", "Pop3"]
+__all__ = ["LINE_LIMIT", "LastLogins", "Policy", "Pop3"]
 
 LINE_LIMIT = RESPONSE_OCTETS
 """Octets of the longest line a driver must pass on; a session refuses longer commands itself."""
@@ -29,16 +29,20 @@ class Pop3:
     """The POP3 service of a server: what its sessions share.
 
     `mailbox_of` says where a user's mailbox is, or None when that is nowhere any more. It may block, and
-    raise directory's Unavailable: it runs in `pool`.
+    raise directory's Unavailable: it runs in `pool`. `last_logins` may be shared with other processes.
     """
 
     def __init__(
-        self, authenticator: Authenticator, mailbox_of: Callable[[User], Maildir | None], pool: Pool
+        self,
+        authenticator: Authenticator,
+        mailbox_of: Callable[[User], Maildir | None],
+        pool: Pool,
+        last_logins: LastLogins | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._mailbox_of = mailbox_of
         self._pool = pool
-        self._last_logins = LastLogins()
+        self._last_logins = last_logins or LastLogins()
 
     def session(self, peer: Peer, policy: Policy) -> Session:
         return Session(Authorization(peer, policy, self._authenticator, self._last_logins, self._open))

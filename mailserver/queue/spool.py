@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from mailserver.durable.commit import sync_files
 from mailserver.durable.files import make_directory, sync_directory
 from mailserver.mail.envelope import Envelope
+from mailserver.mail.trace import without_return_path
 from mailserver.queue.departure import Departure, write_envelope
 from mailserver.queue.entry import Entry, Unreadable, begin, decode, is_id
 
@@ -106,9 +107,9 @@ class Spool:
             raise Missing(entry_id) from None
 
     def beginning(self, entry_id: str, limit: int) -> bytes:
-        """The first `limit` octets of the content. Raises Missing, OSError."""
+        """The first `limit` octets of the content, as it leaves. Raises Missing, OSError."""
         with os.fdopen(self.open_content(entry_id), "rb") as file:
-            return file.read(limit)
+            return without_return_path(file.read(limit))
 
     def store(self, entry: Entry) -> None:
         """Replace an entry that is there. Raises OSError."""

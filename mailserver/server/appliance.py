@@ -21,13 +21,12 @@ from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
 from mailserver.server import notify, privileges
-from mailserver.server.outgoing import Nudges
 from mailserver.server.privileges import PrivilegeError, drop
 from mailserver.server.services import REFUSALS, limits
 from mailserver.server.state import State, StateError
 from mailserver.server.supervisor import FamilyError, Supervisor
 from mailserver.server.upkeep import Watch
-from mailserver.server.worker import CONTROL, Factories, Grounds
+from mailserver.server.worker import CONTROL, Factories, Grounds, Shared
 from mailserver.transport import listener as transport
 from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 from mailserver.transport.gate import Gate
@@ -70,7 +69,7 @@ class Appliance:
         self._reread = reread
         self._inherited = notify.inherited()
         self._factories: Factories = {}
-        self._nudges = Nudges()
+        self._shared = Shared()
         self._own: set[Listener] = set()
         self._state = State(config.maildirs)
         self._gate = Gate(limits(config))
@@ -149,8 +148,7 @@ class Appliance:
             fresh.listeners[at] = listener
 
     def _new_grounds(self, config: Config) -> Grounds:
-        nudges = self._nudges
-        return Grounds(config, self._state, self._certificates, self._gate, self._factories, nudges)
+        return Grounds(config, self._state, self._certificates, self._gate, self._factories, self._shared)
 
     def _listener(self, at: Listener) -> transport.Listener:
         """Not bound yet. Its factory is looked up at each connection: it is the worker's."""

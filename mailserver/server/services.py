@@ -23,7 +23,7 @@ from mailserver.mta.reception import Reception
 from mailserver.mta.routing import Mailboxes, Routing
 from mailserver.mta.senders import Senders
 from mailserver.pool import Pool
-from mailserver.pop3 import LINE_LIMIT, Pop3
+from mailserver.pop3 import LINE_LIMIT, LastLogins, Pop3
 from mailserver.pop3 import Policy as Pop3Policy
 from mailserver.queue.spool import Spool
 from mailserver.server.state import srs_key
@@ -50,7 +50,13 @@ Factory = Callable[[Peer], asyncio.Protocol]
 class Services:
     """The protocols of one configuration, with the threads behind them; needs the state directories."""
 
-    def __init__(self, config: Config, staging: str, certificates: Certificates) -> None:
+    def __init__(
+        self,
+        config: Config,
+        staging: str,
+        certificates: Certificates,
+        last_logins: LastLogins | None = None,
+    ) -> None:
         self._config = config
         self._certificates = certificates
         self._hashing = Pool("hash", threads=os.cpu_count() or 1, waiting=256)
@@ -74,7 +80,7 @@ class Services:
             self.directory, self._hashing, config.default_domain, passwords.upgrade, passwords.failure_delay
         )
         self._submission = self._submission_rules()
-        self._pop3 = Pop3(self._authenticator, self._mailbox_of, self.storage)
+        self._pop3 = Pop3(self._authenticator, self._mailbox_of, self.storage, last_logins)
 
     def close(self) -> None:
         """Finish what was accepted, end the threads."""

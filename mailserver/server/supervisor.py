@@ -82,7 +82,7 @@ class Supervisor:
         self._note("serving", workers=self._count, listeners=endpoints)
         interval = min(WATCH_INTERVAL, self._notifier.interval or WATCH_INTERVAL)
         while True:
-            got = signal.sigtimedwait(SIGNALS, interval)
+            got = signal.sigtimedwait(SIGNALS, min(interval, self._patience()))
             number = got.si_signo if got is not None else None
             if number in (signal.SIGTERM, signal.SIGINT):
                 break
@@ -132,6 +132,12 @@ class Supervisor:
             if not child.retired and time.monotonic() - alive > HUNG:
                 self._note("worker-hung", worker=child.pid)
                 self._tell(signal.SIGKILL, [child])
+
+    def _patience(self) -> float:
+        """Seconds until a worker is to be replaced, if one is missing."""
+        active = sum(not child.retired for child in self._children.values())
+        missing = active < self._count
+        return max(0.01, self._not_before - time.monotonic()) if missing else WATCH_INTERVAL
 
     def _fill_up(self) -> None:
         """Replace workers that died; one that dies at its start is not replaced in haste."""

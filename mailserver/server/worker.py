@@ -22,6 +22,7 @@ from mailserver.config.model import Config, Listener
 from mailserver.mailbox.steady import SteadyClock
 from mailserver.mailbox.sweep import Sweeper
 from mailserver.pool import Busy
+from mailserver.pop3 import LastLogins
 from mailserver.server.outgoing import Nudges, Outgoing
 from mailserver.server.services import Factory, Services
 from mailserver.server.state import State
@@ -34,6 +35,14 @@ Factories = dict[Listener | str, Factory]
 BEAT = 1.0  # seconds between signs of life
 AGAIN = 5.0  # seconds until a queue that failed is begun anew
 CONTROL = "control"  # the control socket's place among the factories
+
+
+class Shared:
+    """What all workers of a server have in common, whatever their configuration."""
+
+    def __init__(self) -> None:
+        self.nudges = Nudges()
+        self.last_logins = LastLogins()
 
 
 class Grounds:
@@ -49,7 +58,7 @@ class Grounds:
         certificates: Certificates,
         gate: Gate,
         factories: Factories,
-        nudges: Nudges,
+        shared: Shared,
     ) -> None:
         self.config = config
         self.state = state
@@ -58,7 +67,7 @@ class Grounds:
         self.factories = factories
         self.listeners: dict[Listener, transport.Listener] = {}
         self.control: transport.Listener | None = None
-        self.nudges = nudges
+        self.shared = shared
         self.pulse = memoryview(mmap.mmap(-1, SLOTS * 8)).cast("d")
         """When the loop of each worker was alive last, in monotonic time; shared memory, by slot."""
 
@@ -88,8 +97,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_unforeseen)
         grounds = self._grounds
-        self._services = Services(grounds.config, grounds.state.staging, grounds.certificates)
-        self._services.reception.queued = grounds.nudges.tell
+        self._services = Services(
+            grounds.config, grounds.state.staging, grounds.certificates, grounds.shared.last_logins
+        )
+        self._services.reception.queued = grounds.shared.nudges.tell
         listeners = grounds.listeners
         grounds.factories.update({at: self._services.factory(at) for at in listeners})
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -115,7 +126,9 @@ class Worker:
     async def _relaying(self) -> None:
         """Run the queue, and hear operators where it runs; begun anew should it ever fail."""
         grounds = self._grounds
-        outgoing = Outgoing(grounds.config, self._services, grounds.nudges, grounds.state.queue_lock_file)
+        outgoing = Outgoing(
+            grounds.config, self._services, grounds.shared.nudges, grounds.state.queue_lock_file
+        )
         while True:
             try:
                 await outgoing.run(self._hear_operators)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +90,12 @@ def test_octets_above_127_are_found(tmp_path: Path) -> None:
     assert read(path, "8bit header") is False
     path.write_bytes(b"A: " + b"x" * (BLOCK - 4) + b"\n" + b"\n\xc3")
     assert read(path, "8bit header") is False, "the empty line begins a block"
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, 2 * BLOCK])
+def test_the_line_for_mailboxes_does_not_leave(tmp_path: Path, size: int) -> None:
+    """RFC 5321 §4.4: a message that went into a mailbox as well begins with our Return-Path."""
+    file = tmp_path / "message"
+    rest = b"Received: here\nReturn-Path: <forged@else.test>\n\n" + b"x" * size + b"\n"
+    file.write_bytes(b"Return-Path: <ann@example.test>\n" + rest)
+    assert read(file, "blocks") == rest.replace(b"\n", b"\r\n") + b".\r\n"

@@ -4,7 +4,8 @@ Which dialogue is played on which connection:
 
 - `plain` and `unix`: all. `starttls` and `tls`: all but those that begin TLS themselves or list what is
   offered without it; within STARTTLS the greeting before TLS stands for the dialogue's.
-- SMTP settings `size` and `recipients` are below what a configuration may say: in memory only.
+- SMTP settings `size` and `recipients` are below what a configuration may say, and a started server has a
+  queue (`queue: none`): in memory only.
 - POP3 settings that are faults of the mailbox or the authenticator (`outcome`, `trouble`, `stuck`,
   `permanent`) need a stand-in that fails: in memory only. `peer` is said by a PROXY header, so TCP and TLS
   only; `secure` is TLS from the first octet.
@@ -34,7 +35,7 @@ IMPATIENT = serving.patched(
         "mailserver.mta.guesses:Line.FREE": 1_000_000,
     }
 )
-IN_MEMORY = {"size", "recipients", "outcome", "trouble", "stuck", "permanent"}
+IN_MEMORY = {"size", "recipients", "queue", "outcome", "trouble", "stuck", "permanent"}
 KINDS = ("plain", "starttls", "tls", "unix")
 
 

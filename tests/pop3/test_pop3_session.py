@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 
 import pytest
 from memory_maildrop import LOOPBACK, MemoryAuthenticator, MemoryMailbox, memory_session
 
 from mailserver import maillog
 from mailserver.mail.sasl import Credentials, plain
-from mailserver.pop3 import login
 from mailserver.pop3.login import LastLogins
 from mailserver.pop3.session import VERBS, Session, State
 from mailserver.transport.driver import Then
@@ -170,12 +170,15 @@ def test_a_login_that_found_the_maildrop_in_use_delays_no_other() -> None:
     assert ask(session, "USER ann", f"PASS {SECRET}")[-1].startswith(b"+OK")
 
 
-def test_last_logins_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "REMEMBERED_LOGINS", 3)
+def test_last_logins_are_known_to_other_processes() -> None:
     last = LastLogins()
-    for user in "abcd":
-        last.remember(user)
-    assert [last.too_soon(user, 60.0) for user in "abcd"] == [False, True, True, True]
+    child = os.fork()
+    if child == 0:
+        last.remember("ann@example.test")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert last.too_soon("ann@example.test", 60.0)
+    assert not last.too_soon("bob@example.test", 60.0)
 
 
 @pytest.mark.parametrize(
