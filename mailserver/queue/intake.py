@@ -21,6 +21,7 @@ from mailserver.queue.spool import Missing, Spool
 
 READ = 64  # entries read in one go
 SLICE = 5000  # entries planned in one go after a scan, so that the loop is not held up
+AHEAD = 3600.0  # seconds by which a new entry goes before those that were tried already
 UNREAD = 300.0  # seconds until an entry that could not be read is looked at again
 
 _Found = tuple[str, Entry | Exception]
@@ -54,9 +55,9 @@ class Intake:
         return self.agenda.next
 
     def submit(self, entry_id: str) -> None:
-        """An entry may be read now, if it is not known already."""
+        """An entry may be read now, if it is not known already. It does not queue up behind a backlog."""
         if not self._knows(entry_id):
-            self.agenda.put(entry_id, self._clock())
+            self.agenda.put(entry_id, self._clock() - AHEAD)
             self.wake.set()
 
     def force(self, ids: Iterable[str]) -> None:
@@ -81,11 +82,12 @@ class Intake:
     async def scan(self, now: float) -> None:
         """Find entries that are not known yet. Raises OSError, Busy."""
         found = await self._pool.run(lambda: list(self._spool.ids()))
+        earliest = now - AHEAD / 2  # however long the server was off, new mail goes first
         latest = now + self._schedule.longest  # later ones were planned by a clock that was set back since
         for start in range(0, len(found), SLICE):
             for entry_id, due in found[start : start + SLICE]:
                 if due < HELD and not self._knows(entry_id):
-                    self.agenda.put(entry_id, min(due, latest))
+                    self.agenda.put(entry_id, min(max(due, earliest), latest))
             await asyncio.sleep(0)
 
     async def read(self, now: float, most: int) -> list[tuple[Entry, bool]]:

@@ -277,6 +277,27 @@ def test_parked_recipients_do_not_hold_back_the_others(world: World) -> None:
     assert world.ids() == []
 
 
+def test_new_mail_does_not_queue_up_behind_a_backlog(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(0.1)
+        assert len(world.runner.intake.agenda) > 1000
+        world.runner.submit(world.accept("new@fresh.test"))
+        await asyncio.sleep(10)
+
+    async def answer(delivery: Delivery) -> Outcome:
+        await asyncio.sleep(0.1)
+        return LATER
+
+    world.courier.answer = answer  # type: ignore[assignment]
+    world.limits = Limits(entries=20)
+    for number in range(1500):
+        world.accept(f"u{number}@d{number % 50}.test")
+    world.loop.now += 30 * HOUR
+    world.run(story())
+    order = [attempt.delivery.route for attempt in world.courier.attempts]
+    assert order.index("fresh.test") < 200
+
+
 def test_memory_is_bounded(world: World) -> None:
     async def answer(delivery: Delivery) -> Outcome:
         most.append(len(world.runner.rounds))

@@ -194,6 +194,24 @@ def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+@pytest.mark.parametrize("call", ["rename", "link", "fsync"])
+def test_a_commit_that_fails_leaves_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    committer = Committer(os.path.join(spool.root, "tmp"))
+    staged = Staged(os.path.join(spool.root, "tmp", "content"))
+    staged.append(b"a: b\n\n")
+    errors: list[Exception | None] = []
+    departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        committer.submit(Job(staged, [departure], lambda job: errors.extend(job.errors), together=True))
+        committer.close()
+    assert [type(error) for error in errors] == [OSError]
+    assert [os.listdir(Path(spool.root, name)) for name in ("tmp", "msg", "env")] == [[], [], []]
+
+
 def test_order_of_a_change(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new text is durable before it replaces the old; content goes when its envelope is durably gone."""
     entry = accept(spool, "S1")
@@ -201,6 +219,21 @@ def test_order_of_a_change(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Non
     seen = events(monkeypatch, spool.root, lambda: spool.apply([settled(entry)], ["R1"]))
     assert seen[0].startswith("fsync tmp/P")
     assert seen[1:] == ["unlink env/R1", "rename env/S1", "fsync env", "unlink msg/R1"]
+
+
+def test_a_directory_that_cannot_be_synced(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done then, as far as anybody is told, and the content stays: the old envelope may come back."""
+    entry = accept(spool, "S1")
+    accept(spool, "R1")
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("mailserver.queue.spool.sync_directory", fail)
+    assert set(spool.apply([settled(entry)], ["R1"])) == {"S1", "R1"}
+    assert spool.has_content("R1")
+    with pytest.raises(OSError, match="Input/output error"):
+        spool.store(entry)
 
 
 def test_text(spool: Spool) -> None:

@@ -82,7 +82,8 @@ class Outside:
 async def trouble(world: World, chance: random.Random, outside: Outside) -> None:
     """Some hours with an operator who does not know what he wants, and a disk that is full at times."""
     for _ in range(chance.randrange(1, 15)):
-        await asyncio.sleep(chance.choice([0, 0.05, 1, 60, 600, 7200]))
+        long = [600, 7200] if world.pool.refuse is None else []
+        await asyncio.sleep(chance.choice([0, 0.05, 1, 60, *long]))
         ids = world.ids()
         if not ids:
             return
