@@ -2,7 +2,8 @@
 
     <maildirs>/<domain>/<user>     mailboxes
     <maildirs>/.queue              content being written, told to nobody yet; mail that leaves
-    <maildirs>/.run                locks, sockets, what the sweeper remembers, the key of forwarded senders
+    <maildirs>/.run                locks, sockets, what the sweeper remembers
+    <maildirs>/.srs.key            the key of forwarded mail's senders
 
 A leading dot can be no domain. Not here: what mailboxes hold (`mailbox`), whose process it is
 (`privileges`).
@@ -14,11 +15,14 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 
 from mailserver import maillog
 from mailserver.durable.commit import recover
 from mailserver.durable.files import create, make_directory
 from mailserver.queue.spool import Spool
+
+LOCK_PATIENCE = 2.0  # seconds
 
 
 class StateError(Exception):
@@ -27,7 +31,7 @@ class StateError(Exception):
 
 def srs_key_file(root: str) -> str:
     """Where the key is under which senders of forwarded mail are rewritten."""
-    return os.path.join(root, ".run", "srs.key")
+    return os.path.join(root, ".srs.key")
 
 
 def srs_key(root: str) -> bytes:
@@ -75,10 +79,20 @@ class State:
         return made
 
     def lock(self) -> None:
-        """Be the only server on this state, for as long as the process lives. Raises StateError."""
+        """Be the only server on this state, for as long as the process lives. Raises StateError.
+
+        A command that did a server's work in its absence is waited for.
+        """
+        end = time.monotonic() + LOCK_PATIENCE
         try:
             self._lock = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while True:
+                try:
+                    return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.1)
         except BlockingIOError:
             raise StateError(f"{self.root}: another server is running on this state") from None
         except OSError as error:

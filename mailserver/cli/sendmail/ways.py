@@ -27,8 +27,6 @@ from mailserver.transport.tls import Certificates
 PATIENCE = 15.0  # seconds for a server that is starting or stopping, and for other commands
 _AGAIN = 0.1
 
-SOCKET = "submission.sock"  # in <maildirs>/.run, which root and the user that serves may enter
-
 
 @contextlib.contextmanager
 def way_in(config: Config) -> Iterator[socket.socket]:
@@ -54,7 +52,7 @@ def _running(config: Config) -> socket.socket | None:
     """A connection to the server that runs; None if there is none for us."""
     ours = [parse(at.endpoint) for at in config.listeners if at.protocol == "submission"]
     paths = [endpoint.target for endpoint in ours if endpoint.kind == "unix"]
-    for path in (os.path.join(config.maildirs, ".run", SOCKET), *paths):
+    for path in (State(config.maildirs).submission_socket, *paths):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(path)
