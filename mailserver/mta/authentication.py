@@ -17,7 +17,7 @@ from typing import NamedTuple
 from mailserver import maillog
 from mailserver.directory import Directory, Unavailable, User, passwords
 from mailserver.mail.address import Address, AddressError, canonical_domain, parse_mailbox
-from mailserver.mta.guesses import Clock, Sleep, Sources, TooManyGuesses
+from mailserver.mta.guesses import Clock, Sleep, Sources, TooManyGuesses, network_of
 from mailserver.pool import Busy, Pool
 
 MOST_NAME = 320  # characters of a login name: 64 + "@" + 255
@@ -44,8 +44,8 @@ class Authenticator:
     """Logins of all sessions of a process. Belongs to one event loop; hashing happens in `pool`.
 
     `failure_delay`: seconds from the check to the answer of a failed login, longer than the slowest hash
-    takes. `remember`: seconds for which a right password is not hashed again. `upgrade`: a hash of an old
-    scheme is renewed at a good login.
+    takes. `remember`: seconds for which a right password is not hashed again for the network it came from.
+    `upgrade`: a hash of an old scheme is renewed at a good login.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Authenticator:
 
     async def _judge(self, name: str, password: str, source: str) -> tuple[Login, float]:
         """The verdict, and when the check began. Raises what stands in the way of one."""
-        address = self._address(name)
-        if user := self._remembered(address, password):
+        address, network = self._address(name), network_of(source)
+        if user := self._remembered(address, password, network):
             return Login(Outcome.OK, user), self._clock()  # no guess, so it waits behind none
         line = self._sources.line(source)
         async with line.turn():
             began = self._clock()
-            if user := self._remembered(address, password):  # by another session meanwhile
+            if user := self._remembered(address, password, network):  # by another session meanwhile
                 return Login(Outcome.OK, user), began
             user = self._user(address)
             try:
@@ -118,7 +118,7 @@ class Authenticator:
             if user is None or not verdict.ok:
                 line.failed()
                 return Login(Outcome.WRONG), began
-        self._verified.add(user, password)
+        self._verified.add(user, password, network)
         if verdict.outdated and self._upgrade:
             await self._renew(user, password)
         return Login(Outcome.OK, user), began
@@ -131,9 +131,9 @@ class Authenticator:
         except AddressError:
             return None
 
-    def _remembered(self, address: Address | None, password: str) -> User | None:
+    def _remembered(self, address: Address | None, password: str, network: str) -> User | None:
         user = self._user(address)
-        return user if user and self._verified.knows(user, password) else None
+        return user if user and self._verified.knows(user, password, network) else None
 
     def _user(self, address: Address | None) -> User | None:
         user = self._directory.user(address.domain, address.local) if address else None
@@ -172,8 +172,9 @@ def _log(outcome: str, name: str, source: str, protocol: str | None, reason: str
 class Verified:
     """Logins that were right a moment ago, so that clients which poll each minute cost nothing.
 
-    Keyed by an HMAC of user, stored hash and password under a key of this process: no password is kept,
-    and a changed hash makes the entry unreachable. Only right passwords are here.
+    Keyed by an HMAC of network, user, stored hash and password under a key of this process: no password is
+    kept, and a changed hash makes the entry unreachable. Only right passwords are here, and each only for
+    the network it came from: elsewhere, where it passes no line of guessers, it would confirm a guess.
     """
 
     MOST = 10_000
@@ -184,12 +185,12 @@ class Verified:
         self._key = os.urandom(32)
         self._until: dict[bytes, float] = {}  # in the order of expiry, as all have the same time to live
 
-    def knows(self, user: User, password: str) -> bool:
-        return self._until.get(self._token(user, password), 0.0) > self._clock()
+    def knows(self, user: User, password: str, network: str) -> bool:
+        return self._until.get(self._token(user, password, network), 0.0) > self._clock()
 
-    def add(self, user: User, password: str) -> None:
+    def add(self, user: User, password: str, network: str) -> None:
         now = self._clock()
-        token = self._token(user, password)
+        token = self._token(user, password, network)
         self._until.pop(token, None)
         while self._until:
             oldest = next(iter(self._until))
@@ -198,6 +199,6 @@ class Verified:
             del self._until[oldest]
         self._until[token] = now + self._seconds
 
-    def _token(self, user: User, password: str) -> bytes:
-        text = "\0".join((user.address, user.password, password))  # a NUL is in none of the first two
+    def _token(self, user: User, password: str, network: str) -> bytes:
+        text = "\0".join((network, user.address, user.password, password))  # a NUL is in the last one at most
         return hmac.digest(self._key, text.encode(errors="surrogatepass"), "sha256")

@@ -94,7 +94,7 @@ class Sources:
         self._lines: OrderedDict[str, Line] = OrderedDict()
 
     def line(self, source: str) -> Line:
-        key = _network(source)
+        key = network_of(source)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = Line(self._clock, self._sleep)
@@ -104,7 +104,7 @@ class Sources:
         return line
 
 
-def _network(source: str) -> str:
+def network_of(source: str) -> str:
     """Who is meant by one source: an IPv4 address, an IPv6 /64 (what one customer has), a socket's name."""
     try:
         address = ip_address(source)

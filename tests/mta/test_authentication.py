@@ -358,7 +358,8 @@ def test_hanging_up_during_the_check_is_a_failure(world: World) -> None:
 def test_owner_from_elsewhere_notices_nothing(world: World, cheap: None) -> None:
     guess_for(world, 60, 16, lambda _: HOME, hang_up=False)
     assert world.run(world.login("ann@example.org", source=AWAY)) == [(Outcome.OK, 0.03)]
-    assert world.run(world.login("ann@example.org", source="2001:db8::1")) == [(Outcome.OK, 0.0)]
+    assert world.run(world.login("ann@example.org", source=AWAY)) == [(Outcome.OK, 0.0)]
+    assert world.run(world.login("ann@example.org", source="2001:db8::1")) == [(Outcome.OK, 0.03)]
 
 
 def test_owner_at_the_same_source_waits_a_bounded_time(world: World) -> None:
@@ -491,6 +492,21 @@ def test_remembered_login_passes_the_line_of_guessers(world: World) -> None:
     assert world.run(world.login("ann@example.org")) == [(Outcome.OK, 0.0)]
 
 
+def test_guesser_elsewhere_is_not_told_what_is_remembered(world: World) -> None:
+    assert world.one("ann@example.org") is Outcome.OK
+    world.run(*(world.login("ann@example.org", f"guess{number}", AWAY) for number in range(120)))
+    guesses = [world.login("ann@example.org", f"more{number}", AWAY) for number in range(120)]
+    outcomes = world.run(*guesses, world.login("ann@example.org", "test", AWAY))
+    assert outcomes[-1] == (Outcome.DELAYED, 0.0)
+    assert world.run(world.login("ann@example.org")) == [(Outcome.OK, 0.0)]
+
+
+def test_right_password_is_hashed_once_for_each_network(world: World) -> None:
+    for source in (HOME, AWAY, "2001:db8::1", HOME, AWAY, "2001:db8::2", "::ffff:192.0.2.1"):
+        assert world.one("ann@example.org", "test", source) is Outcome.OK
+    assert len(world.pool.verified) == 3
+
+
 def test_memory_of_logins_is_bounded_and_holds_no_password(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -499,15 +515,15 @@ def test_memory_of_logins_is_bounded_and_holds_no_password(
     user = world.directory.user("example.org", "ann")
     assert user
     for number in range(100):
-        verified.add(user, f"password{number}")
-    assert [verified.knows(user, f"password{number}") for number in (89, 90, 99)] == [False, True, True]
+        verified.add(user, f"password{number}", HOME)
+    assert [verified.knows(user, f"password{number}", HOME) for number in (89, 90, 99)] == [False, True, True]
     assert len(verified._until) == 10
     assert b"password" not in b"".join(verified._until)
     world.time.now += 301
-    assert not verified.knows(user, "password99")
-    verified.add(user, "new")
+    assert not verified.knows(user, "password99", HOME)
+    verified.add(user, "new", HOME)
     assert len(verified._until) == 1
-    assert not Verified(300, world.time.clock).knows(user, "new")
+    assert not Verified(300, world.time.clock).knows(user, "new", HOME)
 
 
 # ---- old hashes
