@@ -36,8 +36,8 @@ from mailserver.smtp.submission import Submitting
 __all__ = ["Chunk", "Policy", "Router", "Transaction"]
 
 _HELLO_NAME = re.compile(r"[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,255}")
-_CHUNK = re.compile(r"(\d{1,19})(?: +(LAST))?", re.IGNORECASE)
-_DIGITS = re.compile(r"\d{1,20}")
+_CHUNK = re.compile(r"([0-9]{1,19})(?: +(LAST))?", re.ASCII | re.IGNORECASE)
+_DIGITS = re.compile(r"[0-9]{1,20}")
 
 
 class Router(Protocol):
