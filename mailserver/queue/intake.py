@@ -65,7 +65,8 @@ class Intake:
         for entry_id in ids:
             if entry_id not in self._at_work:
                 self._forced.add(entry_id)
-                self.agenda.put(entry_id, 0.0)
+                if entry_id not in self._reading and entry_id not in self._claimed:
+                    self.agenda.put(entry_id, 0.0)
         self.wake.set()
 
     @contextmanager
@@ -73,6 +74,7 @@ class Intake:
         """Keep an entry that is not at work from it, while somebody changes it; then read it again."""
         self._claimed.add(entry_id)
         self.agenda.discard(entry_id)
+        self._reading.discard(entry_id)  # what is read just now may be old
         try:
             yield
         finally:
@@ -101,9 +103,9 @@ class Intake:
         return [item for entry_id, entry in found if (item := self._judge(entry_id, entry, now)) is not None]
 
     def _judge(self, entry_id: str, entry: Entry | Exception, now: float) -> tuple[Entry, bool] | None:
-        self._reading.discard(entry_id)
-        if entry_id in self._claimed:
+        if entry_id not in self._reading:
             return None
+        self._reading.discard(entry_id)
         forced = entry_id in self._forced
         self._forced.discard(entry_id)
         if isinstance(entry, Entry):

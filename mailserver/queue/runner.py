@@ -18,7 +18,7 @@ from functools import partial
 import msgspec
 
 from mailserver import maillog
-from mailserver.pool import Pool
+from mailserver.pool import Busy, Pool
 from mailserver.queue.closing import Closing
 from mailserver.queue.courier import Delivery, Kind, Outcome, Router
 from mailserver.queue.entry import NEVER, Entry
@@ -113,9 +113,11 @@ class Runner:
         while not self._stopping.is_set():
             try:
                 await self._step()
+            except (Busy, OSError) as error:
+                maillog.event("queue-not-scanned", error=type(error).__name__)
+                await self._pause(1.0)
             except Exception as error:  # whatever it is, the mail of all others must go on
-                maillog.count("queue.trouble")
-                maillog.event("queue-trouble", error=type(error).__name__)
+                _trouble(error)
                 await self._pause(1.0)
 
     async def _step(self) -> None:
@@ -170,7 +172,13 @@ class Runner:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """After a fault of ours its entry stays at work, so that nobody gets it again before the next start."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _trouble(error)
 
     async def _carry(self, lane: Lane[Job], job: Job) -> None:
         started = self.clock()
@@ -225,7 +233,7 @@ class Runner:
             maillog.event("handed-back", id=job.round.entry.id, route=job.route)
             return None
         except Exception as error:  # a fault of ours is never the message's
-            maillog.count("queue.trouble")
+            maillog.count("queue.courier-failed")
             maillog.event("courier-failed", id=job.round.entry.id, error=type(error).__name__)
             return [TROUBLE] * count
         return outcomes if len(outcomes) == count else [TROUBLE] * count
@@ -265,3 +273,8 @@ class Runner:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _trouble(error: BaseException) -> None:
+    maillog.count("queue.trouble")
+    maillog.event("queue-trouble", error=type(error).__name__)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from mailserver import maillog
 from mailserver.mail.address import Address, parse_mailbox
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
@@ -237,7 +238,10 @@ class World:
             return result
 
         asyncio.set_event_loop(self.loop)
-        return self.loop.run_until_complete(tell())
+        faults = maillog.counters().get("queue.trouble", 0)
+        result = self.loop.run_until_complete(tell())
+        assert maillog.counters().get("queue.trouble", 0) == faults
+        return result
 
     def kill(self, story: Coroutine[Any, Any, None], turns: int) -> bool:
         """Like `run`, but after so many turns of the loop the process is killed; whether it came to that."""
@@ -251,6 +255,7 @@ class World:
             for task in asyncio.all_tasks(self.loop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 _GRAVES.append(task)
+            self.loop.close()
             self.loop = VirtualLoop(self.loop.now)
             return True
         self.loop.turns = None

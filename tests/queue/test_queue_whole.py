@@ -111,7 +111,8 @@ async def trouble(world: World, chance: random.Random, outside: Outside) -> None
 async def calm(world: World) -> None:
     await asyncio.sleep(1)
     for entry_id in world.ids():
-        await world.desk.release(entry_id)
+        with suppress(Missing):  # settled meanwhile
+            await world.desk.release(entry_id)
     for _ in range(24):
         if world.ids():
             await asyncio.sleep(2 * 3600)
