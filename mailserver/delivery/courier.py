@@ -1,6 +1,6 @@
 """What every courier does: go from host to host until one takes the message, and keep good sessions.
 
-A courier of a kind (`smarthost`, `mx`, `lmtp`) says which hosts there are and what their refusals mean.
+A courier of a kind (`smarthost`, `mx`) says which hosts there are and what their refusals mean.
 It never raises for remote trouble: whatever goes wrong becomes an outcome for each recipient.
 """
 

@@ -49,9 +49,10 @@ class Smarthost(RemoteCourier):
             except Trouble as trouble:
                 yield Failure(host.name, trouble)
                 continue
-            security = Security(self.relay.tls, context, host.name)
+            name = host.name if host.port else self.relay.name  # a path is nobody else's business
+            security = Security(self.relay.tls, context, name)
             for address in addresses:
-                yield Hop(host.name, Place(address, host.port), security)
+                yield Hop(name, Place(address, host.port), security)
 
     async def login(self) -> Login | None:
         """Name and password as the secret file has it now. Raises Trouble."""
@@ -86,11 +87,11 @@ class Smarthost(RemoteCourier):
             pass
         try:
             async with asyncio.timeout(_LOOKUP):
-                return await self._pool.run(_look_up, host)
+                return await _look_up(host)
         except socket.gaierror as error:
             advice = "check the host's name" if error.errno == socket.EAI_NONAME else ""
             raise Trouble(deferred("4.4", f"the host {host.name} has no address"), advice) from None
-        except (OSError, UnicodeError, Busy):
+        except (OSError, UnicodeError):
             raise Trouble(deferred("4.3", f"the address of {host.name} cannot be found out now")) from None
 
     def taken(self, hop: Hop) -> None:
@@ -111,6 +112,7 @@ class Smarthost(RemoteCourier):
 _OURS = deferred("3.5", "the relay is not set up completely")  # RFC 3463 §3.4: incorrectly configured
 
 
-def _look_up(host: Host) -> list[str]:
-    found = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+async def _look_up(host: Host) -> list[str]:
+    """In the loop's own threads: a silent name server must not hold up what is read from disk."""
+    found = await asyncio.get_running_loop().getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))[:ADDRESSES]

@@ -15,14 +15,12 @@ from memory_courier import MemoryCourier
 from remote_host import DEAF, HANGUP, STALL, Action, RemoteHost, Script
 
 from mailserver.delivery.limits import Limits
-from mailserver.delivery.lmtp import Lmtp
 from mailserver.delivery.mta_sts import Policies, PolicyError
 from mailserver.delivery.mx import DirectMx
 from mailserver.delivery.relay import Host, Relay
 from mailserver.delivery.security import Authorities, Level
 from mailserver.delivery.session import Manner
 from mailserver.delivery.smarthost import Smarthost
-from mailserver.delivery.wire import Place
 from mailserver.pool import Pool
 from mailserver.queue.courier import Courier, Outcome
 
@@ -75,10 +73,6 @@ async def harness(
 
 
 def make(kind: str, host: RemoteHost, manner: Manner, pool: Pool) -> Any:
-    if kind == "smarthost":
-        return Smarthost(
-            Relay(name="out", hosts=(Host("127.0.0.1", host.port),), tls=Level.NONE), manner, pool
-        )
     if kind == "mx":
         names = FakeNames()
         names.hosts["there.test"] = ["127.0.0.1"]
@@ -91,8 +85,10 @@ def make(kind: str, host: RemoteHost, manner: Manner, pool: Pool) -> Any:
             ours=lambda address: False,
             port=host.port,
         )
-    place = Place(host.path, 0) if host.path else Place("127.0.0.1", host.port)
-    return Lmtp("store", place, manner, pool)
+    place = Host(host.path, 0) if host.path else Host("127.0.0.1", host.port)
+    return Smarthost(
+        Relay(name="out", hosts=(place,), lmtp=kind != "smarthost", tls=Level.NONE), manner, pool
+    )
 
 
 def told(outcomes: Sequence[Outcome]) -> list[Told]:
@@ -267,5 +263,16 @@ def test_a_host_that_stops_reading(kind: str, tmp_path: Path) -> None:
             letter = b"Subject: big\n\n" + b"x" * 20_000_000 + b"\n"
             (outcome,) = await courier.deliver(delivery(tmp_path, TWO[0], letter=letter)._replace(size=1000))
             assert told([outcome]) == [BROKEN]
+
+    asyncio.run(whole())
+
+
+def test_a_socket_is_called_by_its_relay(tmp_path: Path) -> None:
+    """Where it is on this machine is nothing for a report that leaves it."""
+
+    async def whole() -> None:
+        async with harness("lmtp-socket", {}, tmp_path) as (courier, _):
+            (outcome,) = await courier.deliver(delivery(tmp_path, TWO[0]))
+            assert (outcome.remote, outcome.final) == ("out", True)
 
     asyncio.run(whole())

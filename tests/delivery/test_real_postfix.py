@@ -22,12 +22,10 @@ from name_servers import free_port
 
 from mailserver.delivery import doctor
 from mailserver.delivery.limits import Limits
-from mailserver.delivery.lmtp import Lmtp
 from mailserver.delivery.relay import Host, Relay
 from mailserver.delivery.security import Level
 from mailserver.delivery.session import Manner
 from mailserver.delivery.smarthost import Smarthost
-from mailserver.delivery.wire import Place
 from mailserver.pool import Pool
 from mailserver.queue.courier import Delivery, Outcome
 
@@ -205,12 +203,8 @@ def sent(port: int, job: Delivery, *, lmtp: bool = False, times: int = 1) -> Seq
     async def whole() -> Sequence[Outcome]:
         pool = Pool("test", 2, 50)
         manner = Manner("here.test", QUICK)
-        place = Place("127.0.0.1", port)
-        courier = (
-            Lmtp("store", place, manner, pool)
-            if lmtp
-            else Smarthost(Relay(name="sink", hosts=(Host("127.0.0.1", port),), tls=Level.NONE), manner, pool)
-        )
+        relay = Relay(name="sink", hosts=(Host("127.0.0.1", port),), lmtp=lmtp, tls=Level.NONE)
+        courier = Smarthost(relay, manner, pool)
         for _ in range(times):
             outcomes = await courier.deliver(job)
         await courier.close()

@@ -12,12 +12,10 @@ from deliveries import delivery
 from remote_host import HANGUP, RemoteHost, Script
 
 from mailserver.delivery.limits import Limits
-from mailserver.delivery.lmtp import Lmtp
 from mailserver.delivery.relay import Host, Relay
 from mailserver.delivery.security import Level
 from mailserver.delivery.session import Manner
 from mailserver.delivery.smarthost import Smarthost
-from mailserver.delivery.wire import Place
 from mailserver.mail.address import Address, parse_mailbox
 from mailserver.mail.envelope import Recipient
 from mailserver.pool import Pool
@@ -37,13 +35,8 @@ def send(
         pool = Pool("test", 1, 10)
         async with RemoteHost(script or {}, lmtp=lmtp) as host:
             manner = Manner("here.test", limits or Limits(end=1, recipient=1))
-            courier = (
-                Lmtp("store", Place("127.0.0.1", host.port), manner, pool)
-                if lmtp
-                else Smarthost(
-                    Relay(name="out", hosts=(Host("127.0.0.1", host.port),), tls=Level.NONE), manner, pool
-                )
-            )
+            relay = Relay(name="out", hosts=(Host("127.0.0.1", host.port),), lmtp=lmtp, tls=Level.NONE)
+            courier = Smarthost(relay, manner, pool)
             outcomes = await courier.deliver(job)
             await courier.close()
         pool.close()
@@ -196,7 +189,7 @@ def test_lmtp_answers_for_each(tmp_path: Path) -> None:
     ]
     assert host.commands[0] == "LHLO here.test"
     assert outcomes[0].final
-    assert outcomes[0].remote == "store[127.0.0.1]:" + str(host.port)
+    assert outcomes[0].remote == f"127.0.0.1[127.0.0.1]:{host.port}"
 
 
 def test_lmtp_all_answers_at_once(tmp_path: Path) -> None:
