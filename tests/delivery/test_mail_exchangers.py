@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 import trustme
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from deliveries import delivery
 from fake_names import TROUBLE, FakeNames
 from remote_host import HANGUP, RemoteHost, Script
@@ -417,6 +425,42 @@ def test_dane_an_authority_of_another_name(tmp_path: Path) -> None:
 def test_dane_an_authority_that_did_not_issue_it(tmp_path: Path) -> None:
     stranger = x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes())
     assert dane(tmp_path, lambda *_: [tlsa(stranger, 2, 0, 0)]) == ("deferred", "4.7.5")
+
+
+def forged(world: World, path: Path) -> ssl.SSLContext:
+    """A certificate for the host, signed with the key of another certificate that is no authority's."""
+    customer = world.child.issue_cert("customer.test")
+    signer = x509.load_pem_x509_certificate(customer.cert_chain_pems[0].bytes())
+    signer_key = load_pem_private_key(customer.private_key_pem.bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.there.test")]))
+        .issuer_name(signer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(signer.not_valid_before_utc)
+        .not_valid_after(signer.not_valid_after_utc)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("mx.there.test")]), critical=False)
+        .sign(signer_key, hashes.SHA256())  # type: ignore[arg-type]
+    )
+    chain = [certificate.public_bytes(Encoding.PEM), *(pem.bytes() for pem in customer.cert_chain_pems)]
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (path / "forged.pem").write_bytes(b"".join([secret, *chain]))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path / "forged.pem")
+    return context
+
+
+def test_dane_whoever_has_a_certificate_is_no_authority(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        host = await world.host("mx.there.test", {"EHLO": TLS}, tls=forged(world, tmp_path))
+        world.names.mxs["there.test"] = [(10, "mx.there.test")]
+        world.publish_tlsa("mx.there.test", tlsa(issuer(world), 2, 1, 1))
+        assert result(await world.send()) == ("deferred", "4.7.5")
+        assert host.messages == []
+
+    play(tmp_path, test)
 
 
 @pytest.mark.parametrize("record", [Tlsa(1, 1, 1, b"x" * 32), Tlsa(3, 7, 1, b"x"), Tlsa(3, 1, 9, b"x")])
