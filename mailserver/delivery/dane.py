@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
-    Policy,
     PolicyBuilder,
     Store,
     VerificationError,
@@ -78,16 +77,9 @@ def _is_vouched_for(chain: list[x509.Certificate], records: Sequence[Tlsa], name
     return False
 
 
-def _must_be_authority(_: Policy, __: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-    if not constraints.ca:
-        raise ValueError("no authority")
-
-
 # Signatures, dates, names and who may issue count. The rules for public authorities beyond that do not:
-# whoever publishes a TLSA record may well have an authority of his own.
-_AUTHORITY = ExtensionPolicy.permit_all().require_present(
-    x509.BasicConstraints, Criticality.AGNOSTIC, _must_be_authority
-)
+# whoever publishes a TLSA record may well have an authority of his own. (cA itself the library insists on.)
+_AUTHORITY = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
 _HOST = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
