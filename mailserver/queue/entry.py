@@ -132,7 +132,7 @@ def decode(data: bytes) -> Entry:
         if _version.decode(data).version != VERSION:
             raise Unreadable("unknown version")
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable("not an entry") from error
 
 

@@ -260,7 +260,10 @@ def test_text(spool: Spool) -> None:
         b'{"version": 2, "id": "A1"}',
         b"\x80\x04\x95\x00.",  # a pickle
         b'{"version":1,"id":"B2","sender":null,"recipients":[],"arrived":1.0,"size":1,"wire_size":1}',
+        b"[" * 100_000,
+        b'{"version": 1, "x": ' + b"[" * 100_000,
     ],
+    ids=range(10),
 )
 def test_text_that_is_no_entry(spool: Spool, text: bytes) -> None:
     Path(spool.root, "env", "A1").write_bytes(text)
