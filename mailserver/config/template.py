@@ -43,7 +43,8 @@ default_domain = {default_domain}
 {maildirs}
 
 # Started as root, the server binds its ports and then becomes this user and group (default: the user's
-# own group) for good. It does not serve as root, except where that is allowed here.
+# own group) for good. It does not serve as root, except where that is allowed here, or where no listener
+# can be reached from another machine.
 {user}
 #group = "mailserver"
 #allow_root = false

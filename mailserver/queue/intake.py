@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from mailserver import maillog
 from mailserver.pool import Busy, Pool
 from mailserver.queue.agenda import Agenda
-from mailserver.queue.entry import HELD, Entry, Unreadable
+from mailserver.queue.entry import HELD, Entry
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settling import without_content
 from mailserver.queue.spool import Missing, Spool
@@ -120,7 +120,7 @@ class Intake:
         for entry_id in ids:
             try:
                 found.append((entry_id, self._whole(self._spool.load(entry_id))))
-            except (Missing, Unreadable, OSError) as error:
+            except Exception as error:  # whatever is wrong with one, the others are read
                 found.append((entry_id, error))
         return found
 

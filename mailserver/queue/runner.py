@@ -175,7 +175,7 @@ class Runner:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """After a fault of ours its entry stays at work, so that nobody gets it again before the next start."""
+        """After a fault of ours its entry stays at work: nobody gets it again before the next start."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _trouble(error)

@@ -20,6 +20,7 @@ import time
 from mailserver import maillog
 from mailserver.durable.commit import recover
 from mailserver.durable.files import create, make_directory
+from mailserver.mail.srs import SECRET_OCTETS
 from mailserver.queue.spool import Spool
 
 LOCK_PATIENCE = 2.0  # seconds
@@ -38,9 +39,14 @@ def srs_key(root: str) -> bytes:
     """That key, made at the first start. Raises StateError."""
     try:
         with open(srs_key_file(root), "rb") as file:
-            return file.read(1024)
+            key = file.read(1024)
     except OSError as error:
         raise StateError(f"{srs_key_file(root)}: cannot be read: {error.strerror}") from error
+    if len(key) < SECRET_OCTETS:
+        raise StateError(
+            f"{srs_key_file(root)}: expected at least {SECRET_OCTETS} octets; remove it for a new one"
+        )
+    return key
 
 
 class State:
@@ -76,6 +82,7 @@ class State:
                 made.append(path)
         except OSError as error:
             raise StateError(f"{path}: cannot make this: {error.strerror}") from error
+        srs_key(self.root)
         return made
 
     def lock(self) -> None:
