@@ -101,9 +101,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return min(times, default=NEVER)
 
 
-def begin(
-    entry_id: str, envelope: Envelope, *, size: int, wire_size: int, user: str, now: float, held: bool = False
-) -> Entry:
+def begin(entry_id: str, envelope: Envelope, *, size: int, wire_size: int, user: str, now: float) -> Entry:
     """The entry of a message that has just come in: every recipient is due at once."""
     return Entry(
         id=entry_id,
@@ -117,7 +115,6 @@ def begin(
         size=size,
         wire_size=wire_size,
         user=user,
-        held=held,
     )
 
 
