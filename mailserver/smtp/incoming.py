@@ -167,5 +167,6 @@ class Incoming:
             recipients=len(self._accepted),
             size=self.content.wire_size,
             stored=sum(error is None for error in errors),
+            reply=next((error for error in errors if error is not None), None),
             envid=self._envelope.envid,
         )
