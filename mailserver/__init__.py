@@ -1,3 +1,3 @@
-"""A mail server appliance: SMTP and LMTP in, POP3 out, virtual domains in Maildir++, in one process."""
+"""A mail server appliance: SMTP and LMTP in, POP3 out, mail relayed, virtual domains in Maildir++."""
 
 __version__ = "0.1.0"
