@@ -71,9 +71,12 @@ def canonical_domain(text: str) -> str:
         if "xn--" not in name:
             return name
     try:
-        return idna.encode(text, uts46=True, std3_rules=True).decode("ascii").lower()
+        name = idna.encode(text, uts46=True, std3_rules=True).decode("ascii").lower()
     except (idna.IDNAError, UnicodeError) as error:
         raise AddressError("not a domain name") from error
+    if not _A_DOMAIN.fullmatch(name):  # IDNA lets a name end in a dot
+        raise AddressError("not a domain name")
+    return name
 
 
 def display_domain(name: str) -> str:

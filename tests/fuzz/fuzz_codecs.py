@@ -257,6 +257,7 @@ SEEDS: dict[str, list[bytes]] = {
     "chunks": [b"\1\1\1\1a\r\n.\r\nb\r", b"\2\2\2\2x\ny\0"],
     "paths": [
         b'<"a\\"b"@b\xc3\xbccher.example> SIZE=5 NOTIFY=NEVER',
+        "<a@bücher.> SIZE=5".encode(),
         b"<@a,@b:c@d>",
         b"<x@[IPv6:::1]>",
         b"<>",
