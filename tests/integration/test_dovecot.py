@@ -1,7 +1,6 @@
 """Dovecot's IMAP server beside ours, on the same mailboxes: one delivers and serves POP3, the other IMAP.
 
-Dovecot is a private one: its own configuration, directories and port. It serves no mail that is root's, so
-ours becomes another user. What Dovecot thinks of a mailbox by itself is in `tests/mailbox`.
+Dovecot serves no mail that is root's, so ours becomes another user. What Dovecot thinks of a mailbox by itself is in `tests/mailbox`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import smtplib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import private
 import programs
 import pytest
 import serving
@@ -23,13 +23,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot's master star
 
 OWNER = "nobody"
 CONFIGURATION = """\
-base_dir = {root}/dovecot/run
-state_dir = {root}/dovecot/state
 log_path = /dev/stderr
 protocols = imap
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
 mail_location = maildir:{mail}/%d/%n
 passdb {{
   driver = static
@@ -88,22 +83,8 @@ def both() -> Iterator[Both]:
             [("smtp", f"tcp:127.0.0.1:{smtp}"), ("pop3", f"tcp:127.0.0.1:{pop3}")], top=f'user = "{OWNER}"\n'
         )
         site.give(OWNER)
-        for name in ("run", "state"):
-            (site.root / "dovecot" / name).mkdir(parents=True)
-        configuration = site.root / "dovecot.conf"
-        configuration.write_text(
-            CONFIGURATION.format(
-                root=site.root,
-                mail=site.mail,
-                uid=account.pw_uid,
-                gid=account.pw_gid,
-                port=imap,
-            )
-        )
-        with (
-            site.serve(),
-            programs.Daemon(["dovecot", "-F", "-c", str(configuration)]) as dovecot,
-        ):
+        settings = CONFIGURATION.format(mail=site.mail, uid=account.pw_uid, gid=account.pw_gid, port=imap)
+        with site.serve(), programs.Daemon(*private.dovecot(site.root, settings)) as dovecot:
             dovecot.says("starting up for imap")
             yield Both(site, smtp, pop3, imap)
 

@@ -1,21 +1,16 @@
-"""Postfix in front of ours: it takes mail in and hands it on by SMTP (STARTTLS) or LMTP (UNIX socket, TCP).
-
-A private instance: its own configuration, queue and port; /etc/postfix and /var/spool are not touched.
-"""
+"""Postfix in front of ours: it takes mail in and hands it on by SMTP (STARTTLS) or LMTP (UNIX socket, TCP)."""
 
 from __future__ import annotations
 
 import email
 import email.policy
 import os
-import pwd
 import shutil
 import smtplib
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
+import private
 import programs
 import pytest
 import serving
@@ -23,18 +18,9 @@ import serving
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix starts only as root")
 
 MAIN = """\
-compatibility_level = 3.6
-queue_directory = {root}/queue
-data_directory = {root}/data
 maillog_file = /dev/stdout
-multi_instance_name = postfix-test
 myhostname = relay.test
-mydestination =
 mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-alias_maps =
-in_flow_delay = 0
 disable_dns_lookups = yes
 relay_domains = example.test, lmtp.test, socket.test
 transport_maps = inline:{{ example.test=smtp:[127.0.0.1]:{smtp}, lmtp.test=lmtp:[127.0.0.1]:{lmtp},
@@ -45,25 +31,6 @@ smtp_tls_CAfile = {certificate}
 smtp_tls_session_cache_database =
 lmtp_tls_security_level = none
 """
-MASTER = """\
-127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-lmtp unix - - n - - lmtp
-error unix - - n - - error
-retry unix - - n - - error
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-"""
-QUEUES = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved")
 USERS = ("ann@example.test", "bob@example.test", "ann@lmtp.test", "bob@lmtp.test", "ann@socket.test")
 
 
@@ -86,20 +53,6 @@ class Pair(NamedTuple):
         return said.decode().rpartition(" ")[2]
 
 
-def configure(root: Path, port: int, **values: object) -> None:
-    account, postdrop = pwd.getpwnam("postfix"), os.stat(programs.need("postdrop")).st_gid
-    (root / "postfix").mkdir()
-    (root / "postfix" / "main.cf").write_text(MAIN.format(root=root, **values))
-    (root / "postfix" / "master.cf").write_text(MASTER.format(port=port))
-    (root / "queue" / "pid").mkdir(parents=True)
-    for name in (*QUEUES, "trace", "public", "maildrop", "../data"):
-        path = root / "queue" / name
-        path.mkdir(0o700)
-        os.chown(path, account.pw_uid, postdrop if name in ("public", "maildrop") else -1)
-    (root / "queue" / "public").chmod(0o710)
-    (root / "queue" / "maildrop").chmod(0o730)
-
-
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     programs.need("postconf")
@@ -117,16 +70,9 @@ def pair() -> Iterator[Pair]:
         site.root.chmod(0o755)
         certificate = site.root / "ca.pem"
         shutil.copyfile(site.certificate, certificate)
-        configure(site.root, port, smtp=smtp, lmtp=lmtp, socket=socket, certificate=certificate)
-        daemons = subprocess.run(
-            [programs.need("postconf"), "-h", "daemon_directory"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        with (
-            site.serve(),
-            programs.Daemon(
-                [f"{daemons}/master", "-s"], {"MAIL_CONFIG": str(site.root / "postfix")}
-            ) as postfix,
-        ):
+        settings = MAIN.format(smtp=smtp, lmtp=lmtp, socket=socket, certificate=certificate)
+        instance = private.postfix(site.root, settings, f"127.0.0.1:{port} inet n - n - - smtpd\n")
+        with site.serve(), programs.Daemon(*instance) as postfix:
             postfix.says("daemon started")
             yield Pair(site, postfix, port)
 
