@@ -17,6 +17,7 @@ import loads
 import mailboxes
 import processes
 from loads import Load, Mail
+from sink import Sink
 from target import Target, TargetFailed
 
 _BIG = 119  # the number of the mailbox that holds tens of thousands
@@ -98,6 +99,29 @@ class Inbound:
         target.reset()
         with Cpu(target) as cpu:
             load = loads.send(target, self.mail)
+        rate = self.mail.messages / load.seconds
+        return {Row(self.id, self.title, "msg/s"): cpu.sample(rate, self.mail.messages, load)}
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """Mail for elsewhere, by a relay: messages per second, each counted when the next hop has taken it."""
+
+    id: str
+    title: str
+    mail: Mail
+    protocols = frozenset({"relay"})
+
+    def warm_up(self, target: Target) -> None:
+        with Sink(target.sink_port) as sink:
+            loads.relay(
+                target, self.mail._replace(messages=max(self.mail.sessions, self.mail.messages // 5)), sink
+            )
+
+    def run(self, target: Target) -> Figures:
+        os.sync()
+        with Sink(target.sink_port) as sink, Cpu(target) as cpu:
+            load = loads.relay(target, self.mail, sink)
         rate = self.mail.messages / load.seconds
         return {Row(self.id, self.title, "msg/s"): cpu.sample(rate, self.mail.messages, load)}
 

@@ -1,4 +1,4 @@
-"""The load generators: Postfix's smtp-source for SMTP, pop3_client.py for POP3. Each a process of its own.
+"""The load generators: Postfix's smtp-source and smtp-sink, pop3_client.py. Each a process of its own.
 
 What they cost themselves is measured and reported, so that a figure can be told from their limit.
 """
@@ -11,13 +11,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import mailboxes
+from sink import Sink
 from target import DOMAIN, PASSWORD, Target, TargetFailed, Unavailable, user, wait_until
 
 PATIENCE = 30.0  # seconds without a new message until what is missing counts as lost
+ELSEWHERE = "sink.test"  # a domain of nobody here
 _SPREAD = 10  # mailboxes, each with a generator of its own
 _CLIENT_PROCESSES = 2  # of a POP3 load: one core must not be its limit
 
@@ -62,16 +64,37 @@ def send(target: Target, mail: Mail) -> Load:
     return Load(seconds, cpu)
 
 
+def relay(target: Target, mail: Mail, sink: Sink) -> Load:
+    """Send mail for elsewhere, and wait until the sink has received every message. Raises TargetFailed."""
+    command = [*_source(mail, 1), "-t", f"box@{ELSEWHERE}", f"unix:{target.submission()}"]
+    before, cpu_before = sink.received, sink.cpu
+    wanted = before + mail.messages
+    began = time.monotonic()
+    cpu = _run_all([command], target)
+    _keep_waiting(lambda: sink.received, wanted)
+    seconds = time.monotonic() - began
+    target.settle()
+    if sink.received != wanted:
+        raise TargetFailed(
+            f"{target.name}: {mail.messages} messages acknowledged, {sink.received - before} relayed"
+        )
+    return Load(seconds, cpu + sink.cpu - cpu_before)
+
+
 def _commands(target: Target, mail: Mail) -> list[list[str]]:
     """One generator for each mailbox: all in one would make one directory the whole load."""
     parts = 1 if mail.recipients > 1 else min(_SPREAD, mail.sessions)
-    command = [smtp_source(), "-4", "-M", DOMAIN, "-f", f"sender@{DOMAIN}", "-l", str(mail.octets)]
-    command += ["-s", str(mail.sessions // parts), "-m", str(mail.messages // parts)]
-    command += ["-r", str(mail.recipients)] + (["-d"] if mail.keep_open else [])
     return [
-        [*command, "-t", f"{user(number)}@{DOMAIN}", f"127.0.0.1:{target.smtp_port}"]
+        [*_source(mail, parts), "-t", f"{user(number)}@{DOMAIN}", f"127.0.0.1:{target.smtp_port}"]
         for number in range(parts)
     ]
+
+
+def _source(mail: Mail, parts: int) -> list[str]:
+    """The command of one of `parts` generators that share the load, without recipient and endpoint."""
+    command = [smtp_source(), "-4", "-M", DOMAIN, "-f", f"sender@{DOMAIN}", "-l", str(mail.octets)]
+    command += ["-s", str(mail.sessions // parts), "-m", str(mail.messages // parts)]
+    return [*command, "-r", str(mail.recipients)] + (["-d"] if mail.keep_open else [])
 
 
 def _run_all(commands: Sequence[Sequence[str]], target: Target) -> float:
@@ -97,18 +120,20 @@ def _run_all(commands: Sequence[Sequence[str]], target: Target) -> float:
 
 
 def _await(target: Target, expected: dict[int, int]) -> None:
-    """Until the messages are all there, as long as more keep coming. Raises TargetFailed."""
+    """Until the messages are all in their mailboxes. Raises TargetFailed."""
     wanted = sum(expected.values())
+    now = _keep_waiting(lambda: sum(mailboxes.count(target.maildir(number)) for number in expected), wanted)
+    if now != wanted:
+        raise TargetFailed(f"{target.name}: {wanted} copies acknowledged, {now} in new/")
 
-    def present() -> int:
-        return sum(mailboxes.count(target.maildir(number)) for number in expected)
 
+def _keep_waiting(present: Callable[[], int], wanted: int) -> int:
+    """Wait until as many are there, as long as more keep coming; how many there are."""
     seen = -1
     while (now := present()) < wanted and now > seen:
         seen = now
         wait_until(lambda before=now: present() > before, PATIENCE)  # type: ignore[misc]
-    if now != wanted:
-        raise TargetFailed(f"{target.name}: {wanted} copies acknowledged, {now} in new/")
+    return now
 
 
 def _check(target: Target, expected: dict[int, int], octets: int) -> None:

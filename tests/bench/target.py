@@ -66,6 +66,7 @@ class Target:
         self.state = state
         self.smtp_port = free_port()
         self.pop3_port = free_port()
+        self.sink_port = free_port()
         self._running: list[subprocess.Popen[bytes]] = []
 
     def configure(self) -> None:
@@ -78,6 +79,10 @@ class Target:
 
     def maildir(self, number: int) -> str:
         """The Maildir of user(number)."""
+        raise NotImplementedError
+
+    def submission(self) -> str:
+        """The UNIX socket on which programs of this machine send mail to other hosts, by `sink_port`."""
         raise NotImplementedError
 
     def busy(self) -> bool:

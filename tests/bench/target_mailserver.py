@@ -1,6 +1,7 @@
 """This mail server, as it is checked out: a configuration of its own, started like by a person.
 
-Defaults everywhere, but for what the load needs: larger limits on size and on connections of one address.
+Defaults everywhere, but for what the load needs: larger limits on size and on connections of one address,
+a relay that takes as many connections as Postfix makes to one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ endpoint = "tcp:127.0.0.1:{smtp}"
 protocol = "pop3"
 endpoint = "tcp:127.0.0.1:{pop3}"
 
+[[relay]]
+name = "sink"
+hosts = ["127.0.0.1:{sink}"]
+tls = "none"
+connections = 20
+default = true
+
 [limits]
 message_size = "100M"
 connections = 30000
@@ -39,6 +47,7 @@ class Mailserver(Target):
     """`mailserver --config DIR serve` of the Python that runs the benchmark."""
 
     name = "mailserver"
+    protocols = frozenset({"smtp", "pop3", "relay"})
 
     def configure(self) -> None:
         users = os.path.join(self._config, "domains", DOMAIN, "users")
@@ -56,6 +65,7 @@ class Mailserver(Target):
                     log=os.path.join(self.state, "mailserver.log"),
                     smtp=self.smtp_port,
                     pop3=self.pop3_port,
+                    sink=self.sink_port,
                 )
             )
 
@@ -68,3 +78,9 @@ class Mailserver(Target):
 
     def maildir(self, number: int) -> str:
         return os.path.join(self.state, "maildirs", DOMAIN, user(number))
+
+    def submission(self) -> str:
+        return os.path.join(self.state, "maildirs", ".run", "submission.sock")
+
+    def busy(self) -> bool:
+        return bool(os.listdir(os.path.join(self.state, "maildirs", ".queue", "env")))

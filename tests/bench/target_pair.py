@@ -55,12 +55,14 @@ virtual_uid_maps = static:{mail_id}
 virtual_gid_maps = static:{mail_id}
 message_size_limit = 104857600
 virtual_mailbox_limit = 0
+relayhost = [127.0.0.1]:{sink}
 in_flow_delay = 0
 """
 
 # Debian's services (none in a chroot: there is no copy of /etc for it), smtpd with room for the idle connections.
 _MASTER = """\
 127.0.0.1:{port} inet n - n - 2500 smtpd
+submission unix n - n - 2500 smtpd
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -74,6 +76,8 @@ proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
 virtual unix - n n - - virtual
+smtp unix - - n - - smtp
+scache unix - - n - 1 scache
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -115,6 +119,7 @@ class Pair(Target):
     """Postfix + Dovecot."""
 
     name = "postfix+dovecot"
+    protocols = frozenset({"smtp", "pop3", "relay"})
     owner = (_MAIL_ID, _MAIL_ID)
     most_idle: Mapping[str, int] = {"smtp": 1000}  # a process each, of more than a megabyte
 
@@ -130,7 +135,7 @@ class Pair(Target):
 
     def configure(self) -> None:
         os.chmod(self.state, 0o755)
-        values = {"state": self.state, "domain": DOMAIN, "mail_id": _MAIL_ID}
+        values = {"state": self.state, "domain": DOMAIN, "mail_id": _MAIL_ID, "sink": self.sink_port}
         for number in range(MAILBOXES):
             mailboxes.make(self.maildir(number), self.owner)
         os.chown(os.path.join(self.state, "mail"), *self.owner)
@@ -178,6 +183,9 @@ class Pair(Target):
 
     def maildir(self, number: int) -> str:
         return os.path.join(self.state, "mail", DOMAIN, user(number))
+
+    def submission(self) -> str:
+        return os.path.join(self.state, "queue", "public", "submission")
 
     def busy(self) -> bool:
         return any(_has_files(os.path.join(self.state, "queue", name)) for name in _WAITING)
