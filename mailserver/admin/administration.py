@@ -1,268 +1,160 @@
-"""Domains, users and aliases: adding, removing, listing, showing; and finding a user's mailbox.
+"""The administration: the one gate through which every operation passes, whoever asks by whichever front end.
 
-Every change is durable when the call returns and safe beside a running server and other callers.
-Not here: the inside of mailboxes (`mailboxes`), the form of the files (`directory`), asking people.
+Here it is decided whether an operator may, the operation is carried out, and a line about it left in the log.
+Not here: the operations (`operations`), how they are asked for (`console`, `cli`).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import inspect
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
 
-from mailserver.admin import domain_file, removal
-from mailserver.admin.entries import (
-    AddedUser,
-    AliasEntry,
-    DomainDetails,
-    DomainEntry,
-    RemovedDomain,
-    RemovedUser,
-    UserDetails,
-    UserEntry,
-)
-from mailserver.admin.refused import Refused
-from mailserver.directory import passwords
-from mailserver.directory.database import Directory
-from mailserver.directory.entries import Domain, Exists, Missing, Unavailable, User
-from mailserver.mail.address import Address, canonical_domain, display_domain, fold_local
-from mailserver.mailbox.maildir import Maildir
-from mailserver.mta.routing import Mailboxes
+from mailserver import maillog
+from mailserver.admin.accounts import Accounts
+from mailserver.admin.operation import Operation, Scope
+from mailserver.admin.refused import Forbidden, Refused
+from mailserver.admin.roles import Operator, Role
+from mailserver.admin.server import Server
+from mailserver.admin.table import TABLE
+from mailserver.config.load import ConfigError
+from mailserver.config.model import Config
+from mailserver.directory.entries import Exists, Malformed, Missing, Unavailable
+from mailserver.mail.address import Address, AddressError
+from mailserver.pool import Busy, Pool
 
-Progress = Callable[[int, int], None]
+EXPECTED = (Refused, ConfigError, Exists, Missing, Malformed, Unavailable, AddressError)
+"""What an operation raises for reasons that the operator is told: the text of each is one line for him."""
 
 
-def _silent(done: int, total: int) -> None:
-    return None
+@dataclass(frozen=True)
+class Call:
+    """What an operation gets to know beside its arguments."""
+
+    administration: Administration
+    operator: Operator
+    front: str
+
+    @property
+    def config(self) -> Config:
+        return self.administration.config
+
+    @property
+    def server(self) -> Server:
+        return self.administration.server
+
+    @property
+    def accounts(self) -> Accounts:
+        return Accounts(self.config.domains, self.config.maildirs)
 
 
 class Administration:
-    """All operations on the directory database at `domains` and the mailboxes below `maildirs`."""
+    """All operations, on the configuration `config`, which a server replaces when it has a new one."""
 
-    def __init__(self, domains: str, maildirs: str) -> None:
-        self.directory = Directory(domains)
-        self.mailboxes = Mailboxes(maildirs)
+    def __init__(self, config: Config, server: Server, pool: Pool) -> None:
+        self.config = config
+        self.server = server
+        self._pool = pool
 
-    # ---- domains
+    async def perform(self, operator: Operator, front: str, words: str, given: Mapping[str, object]) -> Any:
+        """Carry out the operation `words` for `operator`, who asks by the front end `front`.
 
-    def add_domain(self, name: str, settings: Mapping[str, str | int | bool] | None = None) -> DomainDetails:
-        """Add a domain with the keys of `domain.toml`. Raises Exists, AddressError, Malformed, OSError."""
-        self.directory.add_domain(name, settings)
-        return self.show_domain(name)
-
-    def list_domains(self) -> list[DomainEntry]:
-        """All domains by name. Raises Unavailable, OSError."""
-        return [DomainEntry(name, *self._counts(name)) for name in sorted(self.directory.domains())]
-
-    def show_domain(self, name: str) -> DomainDetails:
-        """Raises Missing, AddressError, Unavailable, OSError."""
-        domain = self.domain(name)
-        return DomainDetails(
-            domain.name,
-            display_domain(domain.name),
-            *self._counts(domain.name),
-            domain.catch_all,
-            domain.postmaster_gets_undeliverable,
-            *domain.quota,
-            self.mailboxes.of_domain(domain),
-        )
-
-    def settle_domain(self, name: str, maildirs: str, undeliverable_to_postmaster: bool) -> DomainDetails:
-        """Have a domain with its mailboxes in `maildirs`, added unless it is there; see `settle_user`.
-
-        Raises Refused where its mailboxes are elsewhere; AddressError, Malformed, Unavailable, OSError.
+        Returns what it returns. Raises what is in EXPECTED, Busy, OSError.
         """
-        with suppress(Exists):
-            self.directory.add_domain(name, {"maildirs": maildirs})
-        domain = self.domain(name)
-        if self.mailboxes.of_domain(domain) != maildirs:
-            raise Refused(f"{domain.name} has its mail in {self.mailboxes.of_domain(domain)} already")
-        if undeliverable_to_postmaster and not domain.postmaster_gets_undeliverable:
-            domain_file.set_key(domain, "undeliverable_to_postmaster", True)
-        return self.show_domain(name)
-
-    def remove_domain(
-        self, name: str, *, with_users: bool = False, delete_mail: bool = False, progress: Progress = _silent
-    ) -> RemovedDomain:
-        """Remove a domain and its aliases; its users too only `with_users`, as `remove_user` does.
-
-        Raises Refused while it has users otherwise; Missing, AddressError, Unavailable, OSError.
-        """
-        domain = self.domain(name)
-        users = sorted(self.directory.users(domain.name))
-        if users and not with_users:
-            raise Refused(f"{domain.name} has {len(users)} users: remove them first, or together with it")
-        removed = []
-        for done, local in enumerate(users):
-            progress(done, len(users))
-            removed.append(self.remove_user(Address(local, domain.name), delete_mail=delete_mail))
-        self.directory.remove_domain(domain.name)
-        return RemovedDomain(domain.name, tuple(removed))
-
-    # ---- users
-
-    def add_user(
-        self, address: Address, password: str, settings: Mapping[str, str] | None = None
-    ) -> AddedUser:
-        """Add a user with an empty mailbox, or with the one that is there.
-
-        Raises Refused, Exists, Missing (the domain), Malformed, Unavailable, OSError.
-        """
-        address = _key(address)
-        domain = self.domain(address.domain)
-        self.require_free(address)
-        hashed = _hash(password)
-        maildir = self._mailbox(domain, address)
-        maildir.create()  # before the user: who exists can receive and log in
-        self.directory.add_user(address, hashed, settings)
-        aside = removal.set_aside(maildir.path)
-        return AddedUser(str(address), maildir.path, len(maildir.scan()), tuple(aside))
-
-    def settle_user(self, address: Address, password: str) -> None:
-        """Have a user with this password: added, or changed only where it is not so already.
-
-        Raises Refused, Missing (the domain), Malformed, Unavailable, OSError.
-        """
-        user = self.directory.user(address.domain, address.local)
-        if user is None:
-            self.add_user(address, password)
-        elif not _is_password(password, user.password):
-            self.set_password(address, password)
-
-    def list_users(self, domain: str | None = None) -> list[UserEntry]:
-        """Users of a domain, or of all, by address. Raises Missing, AddressError, Unavailable, OSError."""
-        found = [Address(local, name) for name in self._names(domain) for local in self.directory.users(name)]
-        return [UserEntry(str(address)) for address in sorted(found, key=_by_domain)]
-
-    def show_user(self, address: Address) -> UserDetails:
-        """Raises Missing, Unavailable, OSError."""
-        user, maildir = self.user(address)
-        return UserDetails(user.address, user.enabled, *user.quota, maildir.path)
-
-    def set_password(self, address: Address, password: str) -> None:
-        """Raises Refused, Missing, Malformed, OSError."""
-        self.directory.set_password(_key(address), _hash(password))
-
-    def remove_user(
-        self, address: Address, *, delete_mail: bool = False, progress: Progress = _silent
-    ) -> RemovedUser:
-        """Remove a user; the mail is put aside beside the domain's mailboxes, or deleted for good.
-
-        Raises Missing, Unavailable, OSError.
-        """
-        address = _key(address)
-        domain = self.domain(address.domain)
-        path = self._mailbox(domain, address).path
-        self.directory.remove_user(address)  # first: from now on nothing more is taken in
-        if not os.path.lexists(path):
-            return RemovedUser(str(address), "none", None)
-        aside = removal.put_aside(path)
-        if os.path.islink(aside):  # somebody moved the mail elsewhere; what is there is not ours to delete
-            return RemovedUser(str(address), "kept", os.path.realpath(aside))
-        if not delete_mail:
-            return RemovedUser(str(address), "kept", aside)
-        removal.delete(aside, progress)
-        return RemovedUser(str(address), "deleted", None)
-
-    # ---- aliases
-
-    def add_alias(self, address: Address, targets: Sequence[Address]) -> AliasEntry:
-        """Raises Refused, Exists, Missing (the domain), Malformed, Unavailable, OSError."""
-        address = _key(address)
-        if address in map(_key, targets):
-            raise Refused(f"{address} cannot lead to itself")
-        self.require_free(address)
+        operation, arguments = self._admitted(operator, front, words, given)
+        call = Call(self, operator, front)
         try:
-            self.directory.add_alias(address, targets)
-        except ValueError as error:
-            raise Refused(f"{address}: {error}") from None
-        return self.show_alias(address)
+            if inspect.iscoroutinefunction(operation.run):
+                result = await operation.run(call, **arguments)
+            else:
+                result = await self._pool.run(operation.run, call, **arguments)
+        except BaseException as error:
+            _audit(operator, front, operation, arguments, _outcome(error))
+            raise
+        _audit(operator, front, operation, arguments, "done")
+        return result
 
-    def list_aliases(self, domain: str | None = None) -> list[AliasEntry]:
-        """Aliases of a domain, or of all, by address. Raises Missing, AddressError, Unavailable, OSError."""
-        found = [
-            Address(local, name) for name in self._names(domain) for local in self.directory.aliases(name)
-        ]
-        return [self.show_alias(address) for address in sorted(found, key=_by_domain)]
+    async def watch(
+        self, operator: Operator, front: str, words: str, given: Mapping[str, object]
+    ) -> AsyncIterator[Any]:
+        """The values of a stream, until it ends or the caller leaves off. Raises like `perform`."""
+        operation, arguments = self._admitted(operator, front, words, given)
+        if not operation.stream:
+            raise Refused(f"{words} has one answer")
+        _audit(operator, front, operation, arguments, "begun")
+        async with aclosing(operation.run(Call(self, operator, front), **arguments)) as values:
+            async for value in values:
+                yield value
 
-    def show_alias(self, address: Address) -> AliasEntry:
-        """Raises Missing, Unavailable."""
-        address = _key(address)
-        targets = self.directory.alias(address.domain, address.local)
-        if targets is None:
-            raise Missing(f"no alias {address}")
-        return AliasEntry(str(address), tuple(map(str, targets)))
-
-    def remove_alias(self, address: Address) -> None:
-        """Raises Missing, OSError."""
-        self.directory.remove_alias(_key(address))
-
-    # ---- looked up
-
-    def domain(self, name: str) -> Domain:
-        """Raises Missing, AddressError, Unavailable."""
-        domain = self.directory.domain(canonical_domain(name))
-        if domain is None:
-            raise Missing(f"no domain {name}")
-        return domain
-
-    def user(self, address: Address) -> tuple[User, Maildir]:
-        """A user and the mailbox. Raises Missing, Unavailable."""
-        domain = self.domain(address.domain)
-        user = self.directory.user(domain.name, address.local)
-        if user is None:
-            raise Missing(f"no user {address}")
-        return user, self.mailboxes.of(domain, user.local)
-
-    def require_user(self, address: Address) -> None:
-        """Raises Missing; a user whose file is malformed is there all the same."""
-        with suppress(Unavailable):
-            self.user(address)
-
-    def require_free(self, address: Address) -> None:
-        """Raises Exists where a user or an alias has the address; Missing (the domain), Unavailable."""
-        self.domain(address.domain)
-        if self.directory.user(address.domain, address.local) is not None:
-            raise Exists(f"user {address} exists already")
-        if self.directory.alias(address.domain, address.local) is not None:
-            raise Exists(f"alias {address} exists already")
-
-    def _mailbox(self, domain: Domain, address: Address) -> Maildir:
+    def _admitted(
+        self, operator: Operator, front: str, words: str, given: Mapping[str, object]
+    ) -> tuple[Operation, dict[str, Any]]:
+        operation = TABLE.get(words)
+        if operation is None:
+            raise Refused("no such command")
+        arguments: dict[str, Any] = {}
         try:
-            return self.mailboxes.of(domain, address.local)
-        except ValueError as error:
-            raise Refused(f"{address}: {error}") from None
-
-    def _names(self, domain: str | None) -> list[str]:
-        return sorted(self.directory.domains()) if domain is None else [self.domain(domain).name]
-
-    def _counts(self, name: str) -> tuple[int, int]:
-        return sum(1 for _ in self.directory.users(name)), sum(1 for _ in self.directory.aliases(name))
-
-
-def _key(address: Address) -> Address:
-    return Address(fold_local(address.local), address.domain)
+            if not operation.allows(operator.role):
+                raise Forbidden(f"{operator.name} may not {words}")
+            arguments = operation.read(given)
+            _require_scope(operator, operation, arguments)
+        except (Refused, Missing) as error:
+            _audit(operator, front, operation, arguments, _outcome(error))
+            raise
+        return operation, arguments
 
 
-def _by_domain(address: Address) -> tuple[str, str]:
-    return address.domain, address.local
+def _require_scope(operator: Operator, operation: Operation, arguments: Mapping[str, Any]) -> None:
+    """Raises Forbidden; or Missing for what an operator does not see, as for what is not there."""
+    if operator.role is Role.OWNER or operation.scope is Scope.VIEW:
+        return
+    if operation.scope is Scope.SERVER:
+        if operator.domains is not None:
+            raise Forbidden(f"{operator.name} may not {operation.words}")
+        return
+    address: Address | None = arguments.get("address")
+    if operation.scope is Scope.MAILBOX and operator.role is Role.USER:
+        if address != operator.address:
+            raise Forbidden(f"{operator.name} may do this for himself alone")
+        return
+    domain = arguments.get("domain") if address is None else address.domain
+    if operator.domains is not None and (domain is None or not operator.sees(domain)):
+        raise Missing(f"no domain {domain}")
 
 
-def _is_password(password: str, stored: str) -> bool:
-    try:
-        return passwords.verify(password, stored).ok
-    except passwords.MalformedHash:
-        return False
+def _audit(
+    operator: Operator, front: str, operation: Operation, arguments: Mapping[str, Any], outcome: str
+) -> None:
+    said = {
+        parameter.name: _told(arguments[parameter.name])
+        for parameter in operation.parameters
+        if parameter.name in arguments and parameter.kind.public
+    }
+    maillog.event(
+        "audit",
+        operator=operator.name,
+        role=operator.role.value,
+        front=front,
+        operation=operation.words,
+        outcome=outcome,
+        **{f"with_{name}": value for name, value in said.items()},
+    )
 
 
-def require_possible(password: str) -> None:
-    """Raises Refused for a password that is empty, too long, or cannot be typed."""
-    if not password or not passwords.is_possible(password):
-        raise Refused(f"expected a password of 1 to {passwords.MAX_PASSWORD} octets")
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in password):
-        raise Refused("expected a password without control characters")
+def _told(value: object) -> str:
+    text = (
+        " ".join(map(str, value))
+        if isinstance(value, tuple) and not isinstance(value, Address)
+        else str(value)
+    )
+    return text[:200]
 
 
-def _hash(password: str) -> str:
-    require_possible(password)
-    return passwords.hash_password(password)
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, Forbidden):
+        return "forbidden"
+    if isinstance(error, (*EXPECTED, Busy)):
+        return "refused"
+    return "failed"

@@ -1,6 +1,6 @@
 """The inside of a user's mailbox for its operator: a summary, and deleted mail listed, restored, purged.
 
-Not here: who the user is (`administration`), how Trash works (`mailbox.trash`).
+Not here: who the user is (`accounts`), how Trash works (`mailbox.trash`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.parser import BytesHeaderParser
 
-from mailserver.admin.administration import Administration
+from mailserver.admin.accounts import Accounts
 from mailserver.admin.entries import MailboxSummary, TrashEntry, TrashResult
 from mailserver.admin.refused import Refused
 from mailserver.mail.address import Address
@@ -26,9 +26,9 @@ _HEADER = 64 * 1024  # octets of a message read for sender and subject
 _SHOWN = 200  # characters of each
 
 
-def summary(administration: Administration, address: Address) -> MailboxSummary:
+def summary(accounts: Accounts, address: Address) -> MailboxSummary:
     """Raises Missing, Unavailable, OSError."""
-    user, maildir = administration.user(address)
+    user, maildir = accounts.user(address)
     trashed = Trash(maildir).list()
     used = quota.usage(maildir, user.quota)
     unread = sum("S" not in message.flags for message in maildir.scan())
@@ -44,18 +44,18 @@ def summary(administration: Administration, address: Address) -> MailboxSummary:
     )
 
 
-def list_trash(administration: Administration, address: Address) -> list[TrashEntry]:
+def list_trash(accounts: Accounts, address: Address) -> list[TrashEntry]:
     """Deleted mail, newest first. Raises Missing, Unavailable, OSError."""
-    _, maildir = administration.user(address)
+    _, maildir = accounts.user(address)
     return [_entry(maildir, trashed) for trashed in Trash(maildir).list()]
 
 
-def restore(administration: Administration, address: Address, ids: Sequence[str] | None) -> TrashResult:
+def restore(accounts: Accounts, address: Address, ids: Sequence[str] | None) -> TrashResult:
     """Put deleted messages back into the mailbox, all for None.
 
     Raises Refused for an id that is not there, before anything is moved; Missing, Unavailable, OSError.
     """
-    user, maildir = administration.user(address)
+    user, maildir = accounts.user(address)
     trash = Trash(maildir)
     chosen = [trashed.unique for trashed in _chosen(trash, ids)]
     for unique in chosen:
@@ -69,13 +69,13 @@ def restore(administration: Administration, address: Address, ids: Sequence[str]
 
 
 def purge(
-    administration: Administration, address: Address, ids: Sequence[str] | None, older_than: float | None
+    accounts: Accounts, address: Address, ids: Sequence[str] | None, older_than: float | None
 ) -> TrashResult:
     """Remove deleted messages for good: those of `ids`, or all that lie there for `older_than` seconds.
 
     Raises Refused for an id that is not there; Missing, Unavailable, OSError.
     """
-    user, maildir = administration.user(address)
+    user, maildir = accounts.user(address)
     trash = Trash(maildir)
     if ids is None:
         return TrashResult(user.address, purged=trash.purge(older_than))

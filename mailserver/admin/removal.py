@@ -1,7 +1,7 @@
 """What becomes of the mail of removed users: put aside in one step, found again, or deleted for good.
 
 It lies in `.removed/<user>.<time>` beside the domain's mailboxes: the same file system, and a leading dot
-is no user. So nobody who gets the name later meets it. Not here: who is removed (`administration`).
+is no user. So nobody who gets the name later meets it. Not here: who is removed (`accounts`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def alias() -> None:
 @output.json_option
 def add(address: Address, targets: tuple[Address, ...], as_json: bool) -> None:
     """Add an alias: mail for ADDRESS goes to all TARGETS."""
-    added = place.administration().add_alias(address, targets)
+    added = place.accounts().add_alias(address, targets)
     output.said(added, as_json, f"{added.address} leads to {', '.join(added.targets)}")
 
 
@@ -31,10 +31,10 @@ def add(address: Address, targets: tuple[Address, ...], as_json: bool) -> None:
 @output.json_option
 def remove(address: Address, yes: bool, as_json: bool) -> None:
     """Remove an alias."""
-    administration = place.administration()
-    found = administration.show_alias(address)
+    accounts = place.accounts()
+    found = accounts.show_alias(address)
     require(yes, f"Remove {found.address}, which leads to {', '.join(found.targets)}?", loses=False)
-    administration.remove_alias(address)
+    accounts.remove_alias(address)
     output.said(found, as_json, f"{found.address} removed")
 
 
@@ -43,7 +43,7 @@ def remove(address: Address, yes: bool, as_json: bool) -> None:
 @output.json_option
 def list_(domain: str | None, as_json: bool) -> None:
     """The aliases of a domain, or of all."""
-    output.show_all(AliasEntry, place.administration().list_aliases(domain), as_json)
+    output.show_all(AliasEntry, place.accounts().list_aliases(domain), as_json)
 
 
 @alias.command()
@@ -51,4 +51,4 @@ def list_(domain: str | None, as_json: bool) -> None:
 @output.json_option
 def show(address: Address, as_json: bool) -> None:
     """One alias."""
-    output.show(place.administration().show_alias(address), as_json)
+    output.show(place.accounts().show_alias(address), as_json)

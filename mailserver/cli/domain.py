@@ -27,7 +27,7 @@ def domain() -> None:
 def add(domain: str, as_json: bool, **settings: str | int | bool | None) -> None:
     """Add a domain."""
     given = {key: value for key, value in settings.items() if value is not None and value is not False}
-    added = place.administration().add_domain(domain, given)
+    added = place.accounts().add_domain(domain, given)
     output.said(added, as_json, f"{added.domain} added; give it users with `mailserver user add`")
 
 
@@ -42,12 +42,12 @@ def remove(domain: str, with_users: bool, mail: str, yes: bool, as_json: bool) -
 
     A domain with users is removed only --with-users; their mail is kept aside, or deleted with --mail delete.
     """
-    administration = place.administration()
-    found = administration.show_domain(domain)
+    accounts = place.accounts()
+    found = accounts.show_domain(domain)
     fate = f" with its {found.users} users ({mail} their mail)" if with_users else ""
     require(yes, f"Remove {found.display} and its {found.aliases} aliases{fate}?", loses=with_users)
     with output.progress(f"removing {domain}") as progress:
-        removed = administration.remove_domain(
+        removed = accounts.remove_domain(
             domain, with_users=with_users, delete_mail=mail == "delete", progress=progress
         )
     output.said(
@@ -59,7 +59,7 @@ def remove(domain: str, with_users: bool, mail: str, yes: bool, as_json: bool) -
 @output.json_option
 def list_(as_json: bool) -> None:
     """All domains, with the number of users and aliases."""
-    output.show_all(DomainEntry, place.administration().list_domains(), as_json)
+    output.show_all(DomainEntry, place.accounts().list_domains(), as_json)
 
 
 @domain.command()
@@ -67,4 +67,4 @@ def list_(as_json: bool) -> None:
 @output.json_option
 def show(domain: str, as_json: bool) -> None:
     """One domain and its settings."""
-    output.show(place.administration().show_domain(domain), as_json)
+    output.show(place.accounts().show_domain(domain), as_json)

@@ -7,13 +7,13 @@ import sys
 
 import click
 
-from mailserver.admin.administration import require_possible
+from mailserver.admin.accounts import require_possible
+from mailserver.admin.first_start import add_postmaster, make_certificate, random_password, write_settings
 from mailserver.admin.refused import Refused
 from mailserver.cli import arguments, passwords, place
 from mailserver.cli.ownership import make_for
 from mailserver.config.load import FILE, load
 from mailserver.config.model import Config
-from mailserver.config.start import add_postmaster, make_certificate, random_password, write_settings
 from mailserver.config.template import LOOPBACK, PUBLIC, render
 
 SYSTEM_MAIL = "/var/lib/mailserver"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import click
 
-from mailserver.admin.administration import Administration
+from mailserver.admin.accounts import Accounts
+from mailserver.admin.first_start import write_settings
 from mailserver.cli.ownership import make_for
 from mailserver.config.load import load
 from mailserver.config.overrides import Overrides
-from mailserver.config.start import write_settings
 from mailserver.config.template import LOOPBACK, render
 from mailserver.mail.address import AddressError, parse_mailbox
 
@@ -79,17 +79,17 @@ def establish(letters: list[Letters], directory: str | None, overrides: Override
     received = tuple(listener for listener in LOOPBACK if listener[0] in SPOKEN)
     write_settings(directory, render(first.domain, listeners=received, maildirs="maildirs"))
     config = load(directory)
-    administration = Administration(config.domains, config.maildirs)
+    accounts = Accounts(config.domains, config.maildirs)
     for one in letters:
-        administration.settle_domain(one.domain, one.path, one.undeliverable_to_postmaster)
+        accounts.settle_domain(one.domain, one.path, one.undeliverable_to_postmaster)
         for local, password in one.users:
-            _settle_user(administration, one.domain, local, password)
+            _settle_user(accounts, one.domain, local, password)
     return directory
 
 
-def _settle_user(administration: Administration, domain: str, local: str, password: str) -> None:
+def _settle_user(accounts: Accounts, domain: str, local: str, password: str) -> None:
     try:
         address = parse_mailbox(f"{local}@{domain}")
     except AddressError as error:
         raise click.UsageError(f"-u: {local!r} is no user name: {error}") from None
-    administration.settle_user(address, password)
+    accounts.settle_user(address, password)

@@ -19,4 +19,4 @@ def mailbox() -> None:
 @output.json_option
 def show(address: Address, as_json: bool) -> None:
     """Messages, sizes, quota and Trash of a user's mailbox."""
-    output.show(mailboxes.summary(place.administration(), address), as_json)
+    output.show(mailboxes.summary(place.accounts(), address), as_json)

@@ -1,4 +1,4 @@
-"""Which configuration directory a command is about, and the administration of what is configured there."""
+"""Which configuration directory a command is about, and the accounts that are configured there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import click
 
-from mailserver.admin.administration import Administration
+from mailserver.admin.accounts import Accounts
 from mailserver.config import load
 from mailserver.config.model import Config
 
@@ -42,7 +42,7 @@ def config() -> Config:
     return load.load(directory())
 
 
-def administration() -> Administration:
+def accounts() -> Accounts:
     """Every operation on its domains, users, aliases and mailboxes. Raises ConfigError."""
     settings = config()
-    return Administration(settings.domains, settings.maildirs)
+    return Accounts(settings.domains, settings.maildirs)

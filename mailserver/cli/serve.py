@@ -6,12 +6,12 @@ from functools import partial
 
 import click
 
+from mailserver.admin.first_start import first_start
 from mailserver.admin.refused import Refused
 from mailserver.cli import arguments, letters, place
 from mailserver.cli.ownership import make_for
 from mailserver.config.model import Listener, ListenerProtocol
 from mailserver.config.overrides import Overrides
-from mailserver.config.start import first_start
 from mailserver.config.values import EndpointText
 
 _FILE = click.Path(dir_okay=False, resolve_path=True)

@@ -22,7 +22,7 @@ def trash() -> None:
 @output.json_option
 def list_(address: Address, as_json: bool) -> None:
     """Deleted messages of a user, newest first."""
-    output.show_all(TrashEntry, mailboxes.list_trash(place.administration(), address), as_json)
+    output.show_all(TrashEntry, mailboxes.list_trash(place.accounts(), address), as_json)
 
 
 @trash.command()
@@ -34,7 +34,7 @@ def restore(address: Address, ids: tuple[str, ...], everything: bool, as_json: b
     """Put deleted messages back: those with the IDS that `list` shows, or --all."""
     if bool(ids) == everything:
         raise click.UsageError("name the messages, or say --all", click.get_current_context())
-    result = mailboxes.restore(place.administration(), address, None if everything else ids)
+    result = mailboxes.restore(place.accounts(), address, None if everything else ids)
     output.said(result, as_json, f"{output.number(result.restored, 'message')} restored")
 
 
@@ -51,5 +51,5 @@ def purge(
     if ids and older_than is not None:
         raise click.UsageError("either IDS or --older-than", click.get_current_context())
     require(yes, f"Remove deleted messages of {address} for good?")
-    result = mailboxes.purge(place.administration(), address, ids or None, older_than)
+    result = mailboxes.purge(place.accounts(), address, ids or None, older_than)
     output.said(result, as_json, f"{output.number(result.purged, 'message')} removed for good")

@@ -32,11 +32,11 @@ def add(
     address: Address, password_stdin: bool, quota: str | None, quota_messages: int | None, as_json: bool
 ) -> None:
     """Add a user with an empty mailbox. The password is asked for, or read from standard input."""
-    administration = place.administration()
-    administration.require_free(address)
+    accounts = place.accounts()
+    accounts.require_free(address)
     given = {"quota": quota, "quota_messages": quota_messages}
     settings = {key: str(value) for key, value in given.items() if value is not None}
-    added = administration.add_user(address, passwords.obtain(password_stdin, str(address)), settings)
+    added = accounts.add_user(address, passwords.obtain(password_stdin, str(address)), settings)
     output.said(added, as_json, f"{added.address} added", *_found(added))
 
 
@@ -55,13 +55,13 @@ def _found(added: AddedUser) -> list[str]:
 @output.json_option
 def remove(address: Address, mail: str | None, yes: bool, as_json: bool) -> None:
     """Remove a user. The mail is kept aside, or deleted for good with --mail delete."""
-    administration = place.administration()
-    administration.require_user(address)
+    accounts = place.accounts()
+    accounts.require_user(address)
     if mail is None and not yes and sys.stdin.isatty():
         mail = click.prompt("The mail", type=click.Choice(["keep", "delete"]), default="keep", err=True)
     require(yes, f"Remove {address} and {mail or 'keep'} the mail?")
     with output.progress(f"deleting mail of {address}") as progress:
-        removed = administration.remove_user(address, delete_mail=mail == "delete", progress=progress)
+        removed = accounts.remove_user(address, delete_mail=mail == "delete", progress=progress)
     output.said(removed, as_json, f"{removed.address} removed; {_fate(removed)}")
 
 
@@ -77,10 +77,10 @@ def _fate(removed: RemovedUser) -> str:
 @output.json_option
 def passwd(address: Address, password_stdin: bool, as_json: bool) -> None:
     """Set a user's password, asked for or read from standard input."""
-    administration = place.administration()
-    administration.require_user(address)
-    administration.set_password(address, passwords.obtain(password_stdin, str(address)))
-    output.said(administration.show_user(address), as_json, f"password of {address} set")
+    accounts = place.accounts()
+    accounts.require_user(address)
+    accounts.set_password(address, passwords.obtain(password_stdin, str(address)))
+    output.said(accounts.show_user(address), as_json, f"password of {address} set")
 
 
 @user.command("list")
@@ -88,7 +88,7 @@ def passwd(address: Address, password_stdin: bool, as_json: bool) -> None:
 @output.json_option
 def list_(domain: str | None, as_json: bool) -> None:
     """The users of a domain, or of all."""
-    output.show_all(UserEntry, place.administration().list_users(domain), as_json)
+    output.show_all(UserEntry, place.accounts().list_users(domain), as_json)
 
 
 @user.command()
@@ -96,4 +96,4 @@ def list_(domain: str | None, as_json: bool) -> None:
 @output.json_option
 def show(address: Address, as_json: bool) -> None:
     """One user."""
-    output.show(place.administration().show_user(address), as_json)
+    output.show(place.accounts().show_user(address), as_json)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mailserver.admin.administration import Administration
+from mailserver.admin.accounts import Accounts
 from mailserver.config.load import FILE, ConfigError, load
 from mailserver.config.model import Config
 from mailserver.config.template import EXAMPLE_DOMAIN, render
@@ -70,9 +70,9 @@ def write_settings(directory: str, text: str) -> bool:
 
 def add_postmaster(config: Config, domain: str, password: str) -> FirstStart:
     """Add a domain and its postmaster. Raises Exists, Refused, OSError."""
-    administration = Administration(config.domains, config.maildirs)
-    administration.add_domain(domain)
-    added = administration.add_user(Address(POSTMASTER, domain), password)
+    accounts = Accounts(config.domains, config.maildirs)
+    accounts.add_domain(domain)
+    added = accounts.add_user(Address(POSTMASTER, domain), password)
     return FirstStart(added.address, password)
 
 

@@ -1,0 +1,15 @@
+"""The table of all operations, by their words. Not here: the operations (`operations`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mailserver.admin.operation import Operation
+from mailserver.admin.operations import domains
+
+
+def _by_words(*topics: Iterable[Operation]) -> Mapping[str, Operation]:
+    return {operation.words: operation for topic in topics for operation in topic}
+
+
+TABLE = _by_words(domains.OPERATIONS)
