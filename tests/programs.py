@@ -9,20 +9,22 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import pytest
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+NODE_PATH = "/usr/share/nodejs"
 LIMIT = 60.0  # seconds
 
 
 def need(program: str) -> str:
     """The path of a program; skips the test where it is not installed, but not where all have to be."""
-    path = shutil.which(program, path=PATH)
-    if path is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
-    return path
+    return shutil.which(program, path=PATH) or _missing(program)
+
+
+def _missing(what: str) -> NoReturn:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -45,6 +47,14 @@ def run(
     )
     assert code is None or done.returncode == code, f"{done.args}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def node(home: Path, package: str, script: str, stdin: str) -> None:
+    """Run a script by node, which finds the Debian package of `package` wherever node itself comes from."""
+    need("node")
+    if not Path(NODE_PATH, package).exists():
+        _missing(f"{package} for node")
+    run(home, "env", f"NODE_PATH={NODE_PATH}", "node", "-e", script, stdin=stdin)
 
 
 class Daemon:

@@ -1,0 +1,211 @@
+"""From a user's mail program to another host, over every trouble: what was answered with 250 arrives.
+
+Each program submits while the smarthost is down. The server is killed (SIGKILL, the workers die with their parent)
+when the program has heard its 250, and started again; the message is in its queue. When the smarthost, a real
+Postfix that wants verified TLS and a login, is back, it has the message, whole.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+import os
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+from typing import NamedTuple
+
+import programs
+import pytest
+import relay_postfix
+import serving
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix starts only as root")
+
+ANN = "ann@example.test"
+THERE = "ann@there.test"
+TEXT = ".\n..\n.dot\n\nFrom here\nÄrger\n" + "x" * 900 + "\n" + "a line of some length\n" * 1_000 + "end\n"
+RELAY = """\
+[[relay]]
+name = "provider"
+hosts = ["{host}:{port}"]
+tls = "{tls}"
+authorities = "{authorities}"
+user = "{user}"
+secret_file = "secrets/provider"
+default = true
+"""
+
+
+class World(NamedTuple):
+    """A configured server, the ports where it takes submitted mail, and a smarthost that is not running."""
+
+    site: serving.Site
+    starttls: int
+    tls: int
+    smarthost: relay_postfix.Smarthost
+
+    def configure(self, tls: str = "required") -> None:
+        smarthost = self.smarthost
+        port = smarthost.tls_port if tls == "implicit" else smarthost.port
+        self.site.configure(
+            [
+                ("submission", f"tcp:127.0.0.1:{self.starttls}"),
+                ("submission", f"tls:127.0.0.1:{self.tls}"),
+            ],
+            RELAY.format(
+                host=relay_postfix.HOST,
+                port=port,
+                tls=tls,
+                authorities=smarthost.authorities,
+                user=relay_postfix.USER,
+            ),
+        )
+        secret = self.site.config / "secrets" / "provider"
+        secret.parent.mkdir(exist_ok=True)
+        secret.touch(0o600)
+        secret.write_text(relay_postfix.PASSWORD + "\n")
+
+    def queue(self) -> list[dict[str, object]]:
+        """What the operator sees in the queue."""
+        done = self.site.run("queue", "list", "--json")
+        assert done.returncode == 0, done.stderr
+        listed: list[dict[str, object]] = json.loads(done.stdout)
+        return listed
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with relay_postfix.stopped() as smarthost, serving.site() as site:
+        yield World(site, site.ports.take(), site.ports.take(), smarthost)
+
+
+class Submission(NamedTuple):
+    """What a program is told: where the server is, and how it begins TLS there."""
+
+    port: int
+    implicit: bool
+    certificate: str
+    subject: str
+    home: Path
+
+    @property
+    def message(self) -> str:
+        """For programs that do not compose one."""
+        head = f"From: {ANN}\nTo: {THERE}\nSubject: {self.subject}\n"
+        return f"{head}MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n{TEXT}"
+
+
+def swaks(one: Submission) -> None:
+    (one.home / "letter").write_text(one.message.removesuffix("\n"))  # it adds one
+    programs.run(
+        one.home,
+        *("swaks", "--server", "localhost", "--port", one.port, "--helo", "client.test"),
+        *("--tls-on-connect" if one.implicit else "--tls", "--tls-verify", "--tls-ca-path", one.certificate),
+        *("--auth", "PLAIN", "--auth-user", ANN, "--auth-password", serving.PASSWORD),
+        *("--from", ANN, "--to", THERE, "--data", f"@{one.home / 'letter'}"),
+    )
+
+
+def msmtp(one: Submission) -> None:
+    programs.run(
+        one.home,
+        *("msmtp", "--host=localhost", f"--port={one.port}", f"--from={ANN}"),
+        *("--tls=on", f"--tls-starttls={'off' if one.implicit else 'on'}"),
+        *(f"--tls-trust-file={one.certificate}", "--auth=on", f"--user={ANN}"),
+        *(f"--passwordeval=echo {serving.PASSWORD}", THERE),
+        stdin=one.message,
+    )
+
+
+def mutt(one: Submission) -> None:
+    scheme = "smtps" if one.implicit else "smtp"
+    (one.home / "muttrc").write_text(
+        f'set smtp_url="{scheme}://{ANN.replace("@", "%40")}@localhost:{one.port}/"\n'
+        f'set smtp_pass="{serving.PASSWORD}" from="{ANN}" realname="" hostname=client.test\n'
+        f'set ssl_starttls=yes ssl_force_tls=yes ssl_ca_certificates_file="{one.certificate}"\n'
+        "set use_envelope_from=yes copy=no\n"
+    )
+    programs.run(one.home, *("mutt", "-F", one.home / "muttrc", "-s", one.subject, THERE), stdin=TEXT)
+
+
+def python(one: Submission) -> None:
+    context = ssl.create_default_context(cafile=one.certificate)
+    client: smtplib.SMTP
+    if one.implicit:
+        client = smtplib.SMTP_SSL("localhost", one.port, timeout=serving.LIMIT, context=context)
+    else:
+        client = smtplib.SMTP("localhost", one.port, timeout=serving.LIMIT)
+    with client:
+        if not one.implicit:
+            client.starttls(context=context)
+        client.login(ANN, serving.PASSWORD)
+        client.sendmail(
+            ANN, [THERE], one.message.replace("\n", "\r\n").encode(), mail_options=["BODY=8BITMIME"]
+        )
+
+
+NODEMAILER = """\
+const { host, text, ...letter } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const nodemailer = require("nodemailer");
+host.tls = { ca: require("fs").readFileSync(host.ca) };
+nodemailer.createTransport(host).sendMail({ ...letter, text }).then(
+  (sent) => console.log(sent.response),
+  (error) => { console.error(error); process.exitCode = 1; },
+);
+"""
+
+
+def nodemailer(one: Submission) -> None:
+    host = {"host": "localhost", "port": one.port, "secure": one.implicit, "requireTLS": not one.implicit}
+    host |= {"ca": one.certificate, "auth": {"user": ANN, "pass": serving.PASSWORD}}
+    letter = {"host": host, "from": ANN, "to": THERE, "subject": one.subject, "text": TEXT}
+    programs.node(one.home, "nodemailer", NODEMAILER, json.dumps(letter))
+
+
+@pytest.mark.parametrize("implicit", [False, True], ids=["starttls", "implicit"])
+@pytest.mark.parametrize("program", [swaks, msmtp, mutt, python, nodemailer])
+def test_what_a_program_submitted_arrives(
+    world: World, tmp_path: Path, program: Callable[[Submission], None], implicit: bool
+) -> None:
+    world.configure(tls="implicit" if implicit else "required")
+    port = world.tls if implicit else world.starttls
+    subject = f"by {program.__name__}, {port}"
+    server = world.site.serve()
+    try:
+        program(Submission(port, implicit, str(world.site.certificate), subject, tmp_path))
+    finally:
+        server.kill()
+    with world.site.serve() as server:
+        (waiting,) = world.queue()
+        assert waiting["sender"] == ANN
+        assert waiting["recipients"] == [THERE]
+        with world.smarthost.running() as smarthost:
+            assert world.site.run("queue", "retry", "--all").returncode == 0
+            told = server.event("delivery", id=waiting["id"], outcome="delivered")
+            smarthost.postfix.says(rf"{told['reply'].rpartition(' ')[2]}: to=<{THERE}>.* status=sent")
+            server.event("settled", id=waiting["id"])
+    check_arrived(world, subject)
+
+
+def check_arrived(world: World, subject: str) -> None:
+    """Once, whole, and nothing of it is left here."""
+    messages = [read(content) for content in world.smarthost.messages("ann")]
+    (message,) = [message for message in messages if message["Subject"] == subject]
+    assert message.get_content() == TEXT
+    assert message["Return-Path"] == f"<{ANN}>"
+    assert message["From"] == ANN
+    assert message["Date"]
+    assert message["Message-ID"]
+    assert " with ESMTPSA id " in message["Received"]  # by Postfix, from ours
+    assert " with ESMTPSA id " in message.get_all("Received", [])[1]  # by ours, from the program
+    assert all(list((world.site.mail / ".queue" / state).iterdir()) == [] for state in ("tmp", "msg", "env"))
+
+
+def read(content: bytes) -> EmailMessage:
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
