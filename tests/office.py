@@ -12,6 +12,7 @@ from mailserver.durable.commit import Committer
 from mailserver.mta.reception import Reception
 from mailserver.mta.routing import Mailboxes, Routing
 from mailserver.pool import Pool
+from mailserver.queue.spool import Spool
 from mailserver.smtp.server import Session, Site, Timeouts
 from mailserver.smtp.transaction import Policy
 from mailserver.transport.driver import Connections
@@ -64,7 +65,9 @@ class Office:
         self.directory = Directory(str(root / "domains"))
         self.mailboxes = Mailboxes(str(self.mail))
         self.routing = Routing(self.directory, self.mailboxes, self.pool, "example.test", "+")
-        self.reception = Reception(str(self.staging), self.committer, self.pool)
+        self.spool = Spool(str(self.mail / ".queue"))
+        self.spool.prepare()
+        self.reception = Reception(str(self.staging), self.committer, self.pool, self.spool)
         self.connections = Connections()
 
     def session(

@@ -15,11 +15,9 @@ from mailserver.mta.allowance import Allowance
 from mailserver.mta.authentication import Login, Outcome
 from mailserver.mta.forwarding import Forwarding
 from mailserver.mta.posting import Posting
-from mailserver.mta.reception import Reception
 from mailserver.mta.routing import Routing
 from mailserver.mta.senders import Senders
 from mailserver.queue.entry import Entry
-from mailserver.queue.spool import Spool
 from mailserver.smtp.server import Session, Site
 from mailserver.smtp.submission import Submission
 from mailserver.smtp.transaction import Policy
@@ -67,8 +65,6 @@ class Outbound(Office):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         self.now = now
-        self.spool = Spool(str(self.mail / ".queue"))
-        self.spool.prepare()
         self.announced: list[str] = []
         self.authenticator = MemoryAuthenticator()
         self.forwarding = Forwarding(self.directory, Srs(b"a secret of enough octets"), lambda: self.now)
@@ -76,7 +72,6 @@ class Outbound(Office):
             self.routing = Routing(
                 self.directory, self.mailboxes, self.pool, "example.test", "+", self.forwarding
             )
-            self.reception = Reception(str(self.staging), self.committer, self.pool, self.spool)
             self.reception.queued = self.announced.append
         self.posting = Posting(self.routing, self.reception)
 

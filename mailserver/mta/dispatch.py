@@ -1,5 +1,7 @@
 """Where the copies of one message go: each mailbox once, and into the queue once for each sender.
 
+And of which recipients success is to be reported from here (RFC 3461 §5.2.3, §5.2.7): the queue gets an entry
+for them in which all is settled, so that reports are as durable as the message, and bounded like others.
 Not here: how a recipient's places are found (`mta.routing`), how they are filled (`mta.reception`).
 """
 
@@ -15,6 +17,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, Recipient, original_recipient
 from mailserver.mail.reply import Reply
 from mailserver.mta.route import Leaves, Local
+from mailserver.queue.entry import Status
 
 
 class Accepted(NamedTuple):
@@ -23,9 +26,26 @@ class Accepted(NamedTuple):
     recipient: Recipient
     places: tuple[Local | Leaves, ...]
 
+    @property
+    def status(self) -> Status:
+        """How it ends with the commit: in one mailbox, at an alias of several addresses, or not yet."""
+        if len(self.places) > 1:
+            return Status.EXPANDED
+        return Status.DELIVERED if isinstance(self.places[0], Local) else Status.PENDING
+
+
+class Success(NamedTuple):
+    """What ends well with the commit and is to be reported: who asked for it, and how it ends for each."""
+
+    envelope: Envelope
+    statuses: tuple[Status, ...]
+
 
 class Dispatch:
-    """`mailboxes`, each once, however many recipients lead to it, and `departures`, the queue's envelopes."""
+    """`mailboxes`, each once, however many recipients lead to it, and `departures`, the queue's envelopes.
+
+    `success` is what the sender asked to hear of; None where he is nobody, who hears of nothing.
+    """
 
     def __init__(self, envelope: Envelope, accepted: Sequence[Accepted]) -> None:
         self._envelope = envelope
@@ -35,6 +55,7 @@ class Dispatch:
         leaving = [(given, place) for given, place in self._all() if isinstance(place, Leaves)]
         self.forwarders = {place.forwarded_by for _, place in leaving if place.forwarded_by is not None}
         self.departures = _departures(envelope, leaving) if leaving else []
+        self.success = _success(envelope, accepted) if envelope.sender is not None else None
 
     def header(self) -> str:
         """What goes on top of the content, which all copies share: no line that holds for some only.
@@ -62,11 +83,31 @@ class Dispatch:
         ]
 
     def _all(self) -> Iterator[tuple[Recipient, Local | Leaves]]:
-        return ((accepted.recipient, place) for accepted in self._accepted for place in accepted.places)
+        """Who was asked for himself goes before who is led to: of two wishes for an address his counts."""
+        given = sorted(self._accepted, key=lambda accepted: len(accepted.places))
+        return ((_wishes(accepted), place) for accepted in given for place in accepted.places)
 
 
 def _key(place: Local | Leaves) -> str | Address | None:
     return place.maildir.path if isinstance(place, Local) else place.sender
+
+
+def _wishes(accepted: Accepted) -> Recipient:
+    """The sender's wishes, as the places hear them: of several none reports success (RFC 3461 §5.2.7.3)."""
+    given = accepted.recipient
+    if len(accepted.places) == 1 or "SUCCESS" not in given.notify:
+        return given
+    return msgspec.structs.replace(given, notify=given.notify - {"SUCCESS"} or frozenset({"NEVER"}))
+
+
+def _success(envelope: Envelope, accepted: Sequence[Accepted]) -> Success | None:
+    done = [one for one in accepted if "SUCCESS" in one.recipient.notify and one.status is not Status.PENDING]
+    if not done:
+        return None
+    recipients = tuple(one.recipient for one in done)
+    return Success(
+        msgspec.structs.replace(envelope, recipients=recipients), tuple(one.status for one in done)
+    )
 
 
 def _departures(envelope: Envelope, leaving: Sequence[tuple[Recipient, Leaves]]) -> list[Envelope]:

@@ -19,9 +19,11 @@ from mailserver.mail.reply import Reply
 from mailserver.mailbox import quota as quotas
 from mailserver.mailbox.arrival import Arrival
 from mailserver.mailbox.maildir import unique_name
+from mailserver.mta.dispatch import Success
 from mailserver.mta.route import BUSY, OVER_QUOTA, TROUBLE, Local
 from mailserver.pool import Busy, Pool
 from mailserver.queue.departure import Departure
+from mailserver.queue.entry import Status
 from mailserver.queue.spool import Spool
 
 SPILL = 256 * 1024  # octets of one message held in memory before they go to its file
@@ -89,7 +91,7 @@ class Reception:
     `queued` is called with the id of each entry that came into the queue, when it is durable.
     """
 
-    def __init__(self, staging: str, committer: Committer, pool: Pool, spool: Spool | None = None) -> None:
+    def __init__(self, staging: str, committer: Committer, pool: Pool, spool: Spool) -> None:
         self.queued: Callable[[str], object] = lambda entry_id: None
         self._staging = staging
         self._committer = committer
@@ -133,6 +135,7 @@ class Reception:
         wire_size: int,
         mailboxes: Sequence[Local],
         departures: Sequence[Envelope] = (),
+        success: Success | None = None,
         *,
         together: bool,
         user: str = "",
@@ -140,35 +143,48 @@ class Reception:
     ) -> list[Reply | None]:
         """Make the message durable in each mailbox, and in the queue for each envelope of `departures`.
 
-        None for each that has it, else why it has not. With `together` all have it or none. When this
-        returns None for a place, a crash at any later instant does not lose the message there. `user` is
-        who submitted it. `settled` is called with the outcome in any case, even if the caller is cancelled
-        meanwhile because its client left: what was begun is finished.
+        None for each that has it, else why it has not. With `together` all have it or none; then `success`
+        is reported, if they have it. When this returns None for a place, a crash at any later instant does
+        not lose the message there. `user` is who submitted it. `settled` is called with the outcome in any
+        case, even if the caller is cancelled meanwhile because its client left: what was begun is finished.
         """
-        leaving = self._departures(message, wire_size, departures, user)
-        strict = len(mailboxes) + len(leaving) == 1 or not together
+        assert together or success is None, "a report for all says nothing of each"
+        leaving = self._departures(message, wire_size, departures, success, user)
+        strict = len(mailboxes) + len(departures) == 1 or not together
         arrivals = [_destination(message, wire_size, place, strict=strict) for place in mailboxes]
+        places = len(mailboxes) + len(departures)
 
         def after(errors: list[Reply | None]) -> None:
             for departure, error in zip(leaving, errors[len(arrivals) :], strict=True):
                 if error is None:
                     self._announce(message, departure)
-            settled(errors)
+            settled(errors[:places])
 
-        return await self._commit(message, [*arrivals, *leaving], after, together=together)
+        return (await self._commit(message, [*arrivals, *leaving], after, together=together))[:places]
 
     def _departures(
-        self, message: Message, wire_size: int, envelopes: Sequence[Envelope], user: str
+        self,
+        message: Message,
+        wire_size: int,
+        envelopes: Sequence[Envelope],
+        success: Success | None,
+        user: str,
     ) -> list[Departure]:
         """The queue's entries; the first has the message's id, the others begin with it."""
-        if not envelopes:
-            return []
-        assert self._spool is not None, "a route leads away, and there is no queue"
+        entries: list[tuple[Envelope, Sequence[Status]]] = [(envelope, ()) for envelope in envelopes]
+        if success is not None:
+            entries.append(success)
         size, spool = message.staged.size, self._spool
-        ids = [message.id, *(f"{message.id}N{number}" for number in range(2, len(envelopes) + 1))]
         return [
-            spool.destination(entry_id, envelope, size=size, wire_size=wire_size, user=user)
-            for entry_id, envelope in zip(ids, envelopes, strict=True)
+            spool.destination(
+                message.id if number == 1 else f"{message.id}N{number}",
+                envelope,
+                size=size,
+                wire_size=wire_size,
+                user=user,
+                settled=settled,
+            )
+            for number, (envelope, settled) in enumerate(entries, 1)
         ]
 
     async def _commit(
@@ -200,6 +216,9 @@ class Reception:
 
     def _announce(self, message: Message, departure: Departure) -> None:
         entry = departure.entry
+        self.queued(entry.id)
+        if all(queued.status is not Status.PENDING for queued in entry.recipients):
+            return  # nothing leaves; the report will be in the log
         maillog.count("messages.queued")
         maillog.event(
             "queued",
@@ -210,7 +229,6 @@ class Reception:
             recipients=len(entry.recipients),
             user=entry.user or None,
         )
-        self.queued(entry.id)
 
 
 def _explain(error: Exception, message: Message) -> Reply:

@@ -7,6 +7,7 @@ ever executed. Values only; files are the spool's (`queue.spool`).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
@@ -32,6 +33,7 @@ class Status(Enum):
     PENDING = "pending"
     DELIVERED = "delivered"  # in a mailbox, or with a host that reports further itself (RFC 3461)
     RELAYED = "relayed"  # with a host that will not report success
+    EXPANDED = "expanded"  # with several addresses an alias leads to, of which none reports success
     FAILED = "failed"
 
 
@@ -101,12 +103,28 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return min(times, default=NEVER)
 
 
-def begin(entry_id: str, envelope: Envelope, *, size: int, wire_size: int, user: str, now: float) -> Entry:
-    """The entry of a message that has just come in: every recipient is due at once."""
+def begin(
+    entry_id: str,
+    envelope: Envelope,
+    *,
+    size: int,
+    wire_size: int,
+    user: str,
+    now: float,
+    settled: Sequence[Status] = (),
+) -> Entry:
+    """The entry of a message that has just come in: every recipient is due at once.
+
+    Or each is `settled` already, so that nothing is left to do but to report it.
+    """
+    statuses = settled or [Status.PENDING] * len(envelope.recipients)
     return Entry(
         id=entry_id,
         sender=envelope.sender,
-        recipients=tuple(Queued(recipient, due=now) for recipient in envelope.recipients),
+        recipients=tuple(
+            Queued(recipient, status, due=now)
+            for recipient, status in zip(envelope.recipients, statuses, strict=True)
+        ),
         body_8bit=envelope.body_8bit,
         smtputf8=envelope.smtputf8,
         ret=envelope.ret,

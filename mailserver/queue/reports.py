@@ -32,6 +32,7 @@ _ACTIONS = {
     Status.PENDING: (Action.DELAYED, "4.0.0"),
     Status.DELIVERED: (Action.DELIVERED, "2.0.0"),
     Status.RELAYED: (Action.RELAYED, "2.0.0"),
+    Status.EXPANDED: (Action.EXPANDED, "2.0.0"),
     Status.FAILED: (Action.FAILED, "5.0.0"),
 }
 _TROUBLE = Reply(451, "4.3.0", "Temporary trouble here")

@@ -24,7 +24,7 @@ from mailserver.durable.files import make_directory, sync_directory
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.trace import without_return_path
 from mailserver.queue.departure import Departure, write_envelope
-from mailserver.queue.entry import Entry, Unreadable, begin, decode, is_id
+from mailserver.queue.entry import Entry, Status, Unreadable, begin, decode, is_id
 
 ENVELOPE = 16 << 20  # octets of an envelope that is read; 1,000 recipients with long replies need 5 MiB
 
@@ -63,13 +63,22 @@ class Spool:
         return len(orphans)
 
     def destination(
-        self, entry_id: str, envelope: Envelope, *, size: int, wire_size: int, user: str = ""
+        self,
+        entry_id: str,
+        envelope: Envelope,
+        *,
+        size: int,
+        wire_size: int,
+        user: str = "",
+        settled: Sequence[Status] = (),
     ) -> Departure:
-        """Where a message is committed to: `size` octets at rest, `wire_size` with CRLF, from `user`."""
+        """Where a message is committed to: `size` octets at rest, `wire_size` with CRLF, from `user`.
+
+        `settled`: how it ended for its recipients, where that is only to be reported.
+        """
         now = self._clock()
-        return Departure(
-            self.root, begin(entry_id, envelope, size=size, wire_size=wire_size, user=user, now=now)
-        )
+        entry = begin(entry_id, envelope, size=size, wire_size=wire_size, user=user, now=now, settled=settled)
+        return Departure(self.root, entry)
 
     def ids(self) -> Iterator[tuple[str, float]]:
         """Every entry with the time it is due, in no order; nothing is opened. Raises OSError."""

@@ -92,6 +92,7 @@ class Incoming:
             self.content.wire_size,
             self._dispatch.mailboxes,
             self._dispatch.departures,
+            self._dispatch.success,
             together=not lmtp,
             user=self._user(),
             settled=self._log,

@@ -100,9 +100,10 @@ class Transaction:
             "PIPELINING",
             "CHUNKING",
             "ENHANCEDSTATUSCODES",
-            "DSN",
             f"LIMITS RCPTMAX={self.policy.recipients}",
         ]
+        if not self.policy.lmtp:  # RFC 2033: the client has the queue, and the means to report
+            keywords.insert(-1, "DSN")
         if starttls:
             keywords.append("STARTTLS")
         if self._submitting is not None and self._submitting.may_log_in(secure=self.secure):
@@ -179,7 +180,7 @@ class Transaction:
         utf8 = "SMTPUTF8" in parameters
         if body not in ("7BIT", "8BITMIME") or (utf8 and parameters.pop("SMTPUTF8") is not None):
             return replies.BAD_PARAMETER
-        ret, envid = envelope_wishes(parameters)
+        ret, envid = (None, None) if self.policy.lmtp else envelope_wishes(parameters)
         if self._submitting is not None and not _is_identity(parameters.pop("AUTH", "<>")):
             return replies.BAD_PARAMETER
         if parameters:
@@ -204,7 +205,7 @@ class Transaction:
             return replies.RCPT_SYNTAX
         try:
             target, parameters = path.forward_path(argument[3:])
-            notify, original = recipient_wishes(parameters)
+            notify, original = (frozenset(), None) if self.policy.lmtp else recipient_wishes(parameters)
         except PathError:
             return replies.RCPT_SYNTAX
         except ParameterError:
