@@ -143,6 +143,15 @@ def event(name: str, /, **fields: object) -> None:
         _log.line(_format(name, fields))
 
 
+def fault(name: str, error: BaseException, /, **fields: object) -> None:
+    """Log an exception nobody foresaw as event `name`: its kind and place, never its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace else None
+    event(name, **fields, error=type(error).__name__, where=where)
+
+
 def count(name: str, n: int = 1) -> None:
     """Add `n` to a counter of this process."""
     _counters[name] += n
