@@ -37,6 +37,9 @@ def path_of(maildirs: str) -> str:
 class ControlSession:
     """A conversation of requests and answers (`transport.session.LineSession`)."""
 
+    protocol = "queue"
+    user = ""
+
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 

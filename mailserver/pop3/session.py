@@ -38,6 +38,8 @@ class State(enum.Flag):
 class Session:
     """One client's session. `receive` takes one line after another, never two at a time."""
 
+    protocol = "pop3"
+
     def __init__(self, authorization: Authorization) -> None:
         self.authorization = authorization
         self.policy = authorization.policy
@@ -47,6 +49,11 @@ class Session:
     @property
     def transaction(self) -> Transaction | None:
         return self.authorization.transaction
+
+    @property
+    def user(self) -> str:
+        user = self.authorization.user
+        return "" if user is None else user.address
 
     @property
     def may_start_tls(self) -> bool:

@@ -27,6 +27,7 @@ from mailserver.smtp.replies import TOO_MANY_CONNECTIONS
 from mailserver.smtp.site import Site, Timeouts
 from mailserver.smtp.submission import Submitting
 from mailserver.smtp.transaction import Chunk, Transaction
+from mailserver.transport.connections import About
 from mailserver.transport.listener import Peer
 from mailserver.transport.tls import upgrade
 
@@ -79,7 +80,7 @@ class Session(SMTP):
         self._timeout_duration = site.timeouts.idle
         self.site = site
         self.peer = peer
-        submitting = Submitting(site.submission, peer) if site.submission else None
+        self._submitting = submitting = Submitting(site.submission, peer) if site.submission else None
         self.dialogue = Transaction(site.policy, site.router, site.reception, peer.address, submitting)
         self.dialogue.secure = peer.secure
         self._errors = self._replies = 0
@@ -103,6 +104,12 @@ class Session(SMTP):
         """The client has said all it will say: answer what is still to be answered, then close."""
         self._reader.feed_eof()
         return not self.dialogue.secure
+
+    def about(self) -> About:
+        submitter = None if self._submitting is None else self._submitting.submitter
+        protocol = "lmtp" if self.site.policy.lmtp else "submission" if self._submitting else "smtp"
+        user = "" if submitter is None else submitter.name
+        return About(protocol, self.peer.address, user, self.dialogue.secure)
 
     def drain(self) -> None:
         """Stop soon: at once between messages, else after the message under way."""

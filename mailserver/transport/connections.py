@@ -1,4 +1,4 @@
-"""The live connections of a server, so that it can stop without cutting anybody's word.
+"""The live connections of a process: who is there, and their end without cutting anybody's word.
 
 Not here: accepting (`listener`), what is said (`driver`, `smtp.server`).
 """
@@ -6,11 +6,27 @@ Not here: accepting (`listener`), what is said (`driver`, `smtp.server`).
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import itertools
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 
-class Drainable(Protocol):
-    """A live connection, as far as stopping is concerned."""
+class About(NamedTuple):
+    """Who is connected: the protocol's name in the configuration, the peer's address, who has logged in
+    ('' before that), and whether over TLS."""
+
+    protocol: str
+    peer: str
+    user: str
+    secure: bool
+
+
+class Connection(Protocol):
+    """A live connection, as far as operators and stopping are concerned."""
+
+    def about(self) -> About:
+        """Who it is, at this moment."""
 
     def drain(self) -> None:
         """Say goodbye as soon as nothing is under way."""
@@ -19,29 +35,55 @@ class Drainable(Protocol):
         """End now."""
 
 
+class Entry(NamedTuple):
+    """A connection in the register; `since` is when it came, in UNIX time."""
+
+    number: int
+    since: float
+    connection: Connection
+
+
 class Connections:
     """Who is connected: a connection adds itself at its start, and discards itself when all is cleaned up."""
 
     def __init__(self) -> None:
         self.draining = False
-        self._live: set[Drainable] = set()
+        self._live: dict[Connection, Entry] = {}
+        self._numbers = itertools.count(1)
         self._empty = asyncio.Event()
+
+    def __iter__(self) -> Iterator[Entry]:
+        """By number, which is the order in which they came."""
+        return iter(self._live.values())
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, connection: Drainable) -> None:
+    def add(self, connection: Connection) -> None:
         """Know a connection; one that comes while draining is drained at once."""
-        self._live.add(connection)
+        self._live[connection] = Entry(next(self._numbers), time.time(), connection)
         self._empty.clear()
         if self.draining:
             connection.drain()
 
-    def discard(self, connection: Drainable) -> None:
+    def discard(self, connection: Connection) -> None:
         """Forget a connection, if it is known."""
-        self._live.discard(connection)
+        self._live.pop(connection, None)
         if not self._live:
             self._empty.set()
+
+    def end(self, number: int, timeout: float) -> bool:
+        """End one as `drain` ends all; False where there is none of that number."""
+        found = next((entry.connection for entry in self if entry.number == number), None)
+        if found is None:
+            return False
+        found.drain()
+        asyncio.get_running_loop().call_later(timeout, self._cut, found)
+        return True
+
+    def _cut(self, connection: Connection) -> None:
+        if connection in self._live:
+            connection.abort()
 
     async def wait_empty(self) -> None:
         """Return when nobody is connected."""

@@ -17,7 +17,7 @@ from typing import cast
 from mailserver import maillog
 from mailserver.pool import Busy, Pool
 from mailserver.transport import tls as transport_tls
-from mailserver.transport.connections import Connections
+from mailserver.transport.connections import About, Connections
 from mailserver.transport.lines import Lines, LineTooLong
 from mailserver.transport.listener import Peer, reason_of
 from mailserver.transport.session import Answer, LineSession, Then
@@ -155,6 +155,10 @@ class Driver(asyncio.Protocol):
         self._wake()
         if self._task is None and not self._ended:
             self._task = self._loop.create_task(self._bury())
+
+    def about(self) -> About:
+        session = self._session
+        return About(session.protocol, self._peer.address, session.user, self._over_tls)
 
     def drain(self) -> None:
         """Answer what has been received, then say goodbye."""
@@ -351,13 +355,8 @@ class Driver(asyncio.Protocol):
         self._transport.abort()
 
     def _report(self, error: Exception) -> None:
-        """What the log may know: kind and place of an exception, never its text."""
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f"{place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}" if place else None
         maillog.count("session.failed")
-        maillog.event("session-failed", peer=self._peer.address, error=type(error).__name__, where=where)
+        maillog.fault("session-failed", error, peer=self._peer.address)
 
 
 def _take(blocks: Iterator[bytes]) -> tuple[bytes, bool]:

@@ -36,6 +36,14 @@ class Answer:
 class LineSession(Protocol):
     """A conversation in lines."""
 
+    @property
+    def protocol(self) -> str:
+        """Its name, as in the configuration."""
+
+    @property
+    def user(self) -> str:
+        """Who has logged in, for operators; '' as long as nobody has."""
+
     def greeting(self) -> bytes:
         """What the server says first."""
 
