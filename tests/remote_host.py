@@ -66,11 +66,13 @@ class Choice:
 
 @dataclass
 class Taken:
-    """A message the host took or refused at its end: the commands, and the content as it was on the wire."""
+    """A message the host took or refused at its end: the commands, the content as it was on the wire, and the
+    last reply that was given to it."""
 
     mail: str
     rcpts: list[str]
     wire: bytes = b""
+    reply: str = ""
 
 
 @dataclass
@@ -221,8 +223,8 @@ class _Conversation:
         self.host.messages.append(self.taken)
         await self.host.notify()
         if not self.host.lmtp:
-            await self.do("end")
+            self.taken.reply = await self.do("end")
             return
         for rcpt in self.taken.rcpts:
             found = re.search("<(.*)>", rcpt)
-            await self.do(f"end {found[1] if found else ''}", "end")
+            self.taken.reply = await self.do(f"end {found[1] if found else ''}", "end")

@@ -6,12 +6,15 @@ A message carries its id and a checksum of its body, so a copy on disk or on the
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import itertools
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -109,8 +112,12 @@ class Smtp(Connection):
     """An SMTP client, after its greeting."""
 
     @classmethod
-    async def connect(cls, port: int) -> Smtp:
-        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, place: int | Path, tls: ssl.SSLContext | None = None) -> Smtp:
+        """To a port of loopback, with TLS from the first octet if it is given, or to a UNIX socket."""
+        if isinstance(place, Path):
+            connection = cls(*await asyncio.open_unix_connection(place))
+        else:
+            connection = cls(*await asyncio.open_connection("127.0.0.1", place, ssl=tls))
         try:
             greeting = await connection.reply()
             if greeting[:3] == b"421":
@@ -135,11 +142,25 @@ class Smtp(Connection):
         reply = await self.command(b"EHLO client.test")
         assert reply[:3] == b"250", reply
 
-    async def deliver(self, mail: Mail, recipients: Sequence[str], size: bool = True) -> bytes:
-        """Send a message, after `hello`; the reply that decides. RCPT and DATA go out with MAIL (RFC 2920)."""
+    async def login(self, user: str) -> None:
+        response = base64.b64encode(f"\0{user}@{DOMAIN}\0{PASSWORD}".encode())
+        reply = await self.command(b"AUTH PLAIN " + response)
+        assert reply[:3] == b"235", reply
+
+    async def deliver(
+        self,
+        mail: Mail,
+        recipients: Sequence[str],
+        size: bool = True,
+        sender: str = "torture@client.test",
+    ) -> bytes:
+        """Send a message, after `hello`; the reply that decides. RCPT and DATA go out with MAIL (RFC 2920).
+
+        Recipients are users here, or addresses.
+        """
         parameter = b" SIZE=%d" % len(mail.data) if size else b""
-        lines = [b"MAIL FROM:<torture@client.test>" + parameter]
-        lines += [f"RCPT TO:<{user}@{DOMAIN}>".encode() for user in recipients]
+        lines = [f"MAIL FROM:<{sender}>".encode() + parameter]
+        lines += [f"RCPT TO:<{to if '@' in to else f'{to}@{DOMAIN}'}>".encode() for to in recipients]
         await self.send(b"\r\n".join([*lines, b"DATA", b""]))
         replies = [await self.reply() for _ in range(len(lines) + 1)]
         if refused := [reply for reply in replies[:-1] if reply[:1] != b"2"]:

@@ -138,9 +138,20 @@ class Server:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def kill(self) -> None:
-        """kill -9, now: of the one process whose number the administrator knows."""
+        """kill -9, now: of the one process whose number the administrator knows; its workers die with it."""
+        workers = self.workers
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        _wait_for_death(workers)
+
+    def kill_workers(self) -> Callable[[], None]:
+        """kill -9 of all workers, now; others are there when what this returns has been called."""
+        self.process.send_signal(signal.SIGSTOP)
+        workers = self.workers
+        for pid in workers:
+            self.kill_worker(pid)
+        _wait_for_death(workers)
+        return lambda: self.process.send_signal(signal.SIGCONT)
 
     def kill_worker(self, pid: int) -> None:
         """kill -9 of one worker, as the kernel does when memory is short."""
@@ -212,6 +223,25 @@ class Server:
 
     def staged(self) -> list[Path]:
         return list((self.maildirs / ".queue" / "tmp").iterdir())
+
+    def queued(self) -> list[Path]:
+        """The content of every entry of the queue. It is there for sure only while no worker is at work."""
+        queue = self.maildirs / ".queue"
+        return [queue / "msg" / entry.name for entry in (queue / "env").iterdir()]
+
+
+def _wait_for_death(pids: list[int]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while any(_is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"some of {pids} live on"
+        time.sleep(0.001)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _free_ports(count: int) -> list[int]:
