@@ -1,4 +1,4 @@
-"""Real peers: Postfix as a smarthost with TLS and login, and its smtp-sink refusing at each step."""
+"""Real peers: Postfix as a smarthost with TLS and login, and its smtp-sink refusing and stalling at each step."""
 
 from __future__ import annotations
 
@@ -211,26 +211,34 @@ def sent(port: int, job: Delivery, *, lmtp: bool = False, times: int = 1) -> Seq
 
 
 TAKEN, BROKEN = ("delivered", "2.0.0"), ("deferred", "4.4.2")
+SOFT, HARD, BYE = ("deferred", "4.3.0"), ("failed", "5.3.0"), ("deferred", "4.0.0")
+GREETING = ("CONNECT", "EHLO,HELO")  # what is refused here says nothing of the message
+MESSAGE = ("MAIL", "RCPT", "DATA", ".")
+AFTERWARDS = ("RSET", "QUIT")
+
+
+def each(option: str, steps: Sequence[str], expected: tuple[str, str]) -> list[Any]:
+    return [([option, step], expected) for step in steps]
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
         ([], TAKEN),
-        (["-e"], TAKEN),
-        (["-P"], TAKEN),
-        (["-E"], TAKEN),
-        (["-N"], TAKEN),
-        *[
-            (["-r", step], ("deferred", "4.3.0"))
-            for step in ("CONNECT", "EHLO,HELO", "MAIL", "RCPT", "DATA", ".")
-        ],
-        *[(["-f", step], ("failed", "5.3.0")) for step in ("MAIL", "RCPT", "DATA", ".")],
-        *[(["-f", step], ("deferred", "4.3.0")) for step in ("CONNECT", "EHLO,HELO")],
-        *[(["-q", step], BROKEN) for step in ("CONNECT", "EHLO", "MAIL", "RCPT", "DATA", ".")],
-        *[(["-Q", step], ("deferred", "4.0.0")) for step in ("EHLO", "MAIL", "RCPT", "DATA", ".")],
-        *[(["-W", f"{step}:3"], BROKEN) for step in ("EHLO", "MAIL", "RCPT", "DATA", ".")],
+        *[([flag], TAKEN) for flag in ("-8", "-e", "-E", "-N", "-p", "-P")],
+        # 4xx, 5xx, hanging up, 421 and hanging up, stalling, at each step
+        *each("-r", GREETING + MESSAGE, SOFT),
+        *each("-f", GREETING, SOFT),
+        *each("-f", MESSAGE, HARD),
+        *each("-q", GREETING + MESSAGE, BROKEN),
+        *each("-Q", GREETING + MESSAGE, BYE),
+        *[(["-W", f"{step}:3"], BROKEN) for step in ("CONNECT", "EHLO", *MESSAGE)],
+        *[([option, step], TAKEN) for option in ("-r", "-f", "-q", "-Q") for step in AFTERWARDS],
+        *[(["-W", f"{step}:3"], TAKEN) for step in AFTERWARDS],
         (["-f", "EHLO"], TAKEN),
+        (["-q", "EHLO"], BROKEN),
+        (["-f", "RCPT", "-q", "RSET"], HARD),
+        (["-r", "RCPT", "-W", "RSET:3"], SOFT),
         (["-b", "452 4.2.2 full", "-r", "."], ("deferred", "4.2.2")),
         (["-B", "554 no status", "-f", "RCPT"], ("failed", "5.0.0")),
     ],
@@ -239,10 +247,30 @@ TAKEN, BROKEN = ("delivered", "2.0.0"), ("deferred", "4.4.2")
 def test_smtp_sink(tmp_path: Path, flags: list[str], expected: tuple[str, str]) -> None:
     with sink(*flags) as port:
         job = delivery(tmp_path, "ann@there.test", "bob@there.test")
-        outcomes = sent(port, job, times=2 if expected == TAKEN else 1)
+        outcomes = sent(port, job, times=2 if expected in (TAKEN, HARD) else 1)
         assert kinds(outcomes) == [expected] * 2
-        takes_dsn = expected == TAKEN and not {"-N", "-e", "-P", "-f"} & set(flags)
+        takes_dsn = expected == TAKEN and flags != ["-f", "EHLO"] and not {"-N", "-e", "-P"} & set(flags)
         assert [outcome.dsn_passed_on for outcome in outcomes] == [takes_dsn] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ("delivered", "2.2.0")),
+        *each("-r", ("CONNECT", "LHLO", *MESSAGE), SOFT),
+        *each("-f", ("CONNECT", "LHLO"), SOFT),
+        *each("-f", MESSAGE, HARD),
+        *each("-q", ("CONNECT", "LHLO", *MESSAGE), BROKEN),
+        *each("-Q", ("CONNECT", "LHLO", "MAIL", "RCPT", "DATA"), BYE),
+        *[(["-W", f"{step}:3"], BROKEN) for step in ("CONNECT", "LHLO", *MESSAGE)],
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_lmtp_to_a_sink(tmp_path: Path, flags: list[str], expected: tuple[str, str]) -> None:
+    with sink("-L", *flags) as port:
+        job = delivery(tmp_path, "ann@there.test", "bob@there.test", "cid@there.test")
+        outcomes = sent(port, job, lmtp=True, times=2 if expected[0] == "delivered" else 1)
+        assert kinds(outcomes) == [expected] * 3
 
 
 def test_a_sink_that_aborts_in_the_midst_of_content(tmp_path: Path) -> None:
@@ -266,10 +294,10 @@ def test_a_sink_without_8bitmime(tmp_path: Path) -> None:
         assert kinds(sent(port, delivery(tmp_path, body_8bit=True))) == [TAKEN]
 
 
-def test_lmtp_to_a_sink(tmp_path: Path) -> None:
-    with sink("-L") as port:
+def test_an_lmtp_sink_that_hangs_up_between_its_recipients(tmp_path: Path) -> None:
+    with sink("-L", "-Q", ".") as port:
         job = delivery(tmp_path, "ann@there.test", "bob@there.test", "cid@there.test")
-        assert kinds(sent(port, job, lmtp=True, times=2)) == [("delivered", "2.2.0")] * 3
+        assert kinds(sent(port, job, lmtp=True)) == [BYE, BROKEN, BROKEN]
 
 
 @pytest.fixture
