@@ -14,6 +14,7 @@ pool) is a 4xx reply, never a bounce. Not here: what is in the files (`directory
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterator
 
@@ -46,6 +47,7 @@ from mailserver.mta.route import (
 from mailserver.pool import Busy, Pool
 
 EXPANSION = 1000  # addresses one recipient may lead to, over all aliases
+POSTMASTERS = 100  # domains that are asked for a postmaster
 
 _RELAY_MARKS = frozenset("%!@")  # user%there@here, there!user@here, "user@there"@here
 
@@ -124,6 +126,22 @@ class Routing:
             isinstance(place, Local) and place.address == key for place in found
         )
 
+    def postmaster(self) -> Address | None:
+        """The server's postmaster: that of the default domain, else of the first domain that has one.
+
+        What the bare `<postmaster>` means (RFC 5321 §4.5.1). Raises Unavailable, OSError.
+        """
+        for domain in self._postmaster_domains():
+            address = Address("postmaster", domain)
+            if self.is_ours(domain) and self._expand(address, ANYBODY) != UNKNOWN:
+                return address
+        return None
+
+    def _postmaster_domains(self) -> Iterator[str]:
+        if self._default_domain:
+            yield self._default_domain
+        yield from heapq.nsmallest(POSTMASTERS, self._directory.domains())
+
     def is_ours(self, domain: str) -> bool:
         """Whether mail for `domain` comes here. Raises Unavailable."""
         return self._directory.domain(domain) is not None
@@ -135,8 +153,8 @@ class Routing:
         if isinstance(path, Foreign):
             return RELAY_DENIED
         if isinstance(path, Postmaster):
-            domain = self._default_domain or min(self._directory.domains(), default=None)
-            return UNKNOWN if domain is None else self._expand(Address("postmaster", domain), asker)
+            postmaster = self.postmaster()
+            return UNKNOWN if postmaster is None else self._expand(postmaster, asker)
         return self._expand(path, asker)
 
     def _expand(self, address: Address, asker: Asker) -> Route:

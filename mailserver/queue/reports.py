@@ -1,14 +1,15 @@
 """Who is told what: reports that are owed become new messages from the null sender.
 
 A failure goes to the sender; that of a message from the null sender, and a report nobody takes, goes to the
-postmaster once, and asks that nothing be said about itself (NOTIFY=NEVER), so that it ends there.
+postmaster once, and asks that nothing be said about itself (NOTIFY=NEVER), so that it ends there. Where there
+is no postmaster, it stays owed, and the message in the queue, until there is one.
 Not here: what a report looks like (`mail.dsn`), how it is stored (the post).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -26,6 +27,7 @@ from mailserver.queue.spool import Missing, Spool
 
 RETURNED = 64 << 10  # octets up to which a message is returned whole (RET=FULL, or no RET)
 AGAIN = 300.0  # seconds until a report nobody could take is tried again
+NOBODY = 3600.0  # seconds until a postmaster is looked for again
 
 # what is reported of a status, and the code where the remote gave none
 _ACTIONS = {
@@ -35,14 +37,22 @@ _ACTIONS = {
     Status.EXPANDED: (Action.EXPANDED, "2.0.0"),
     Status.FAILED: (Action.FAILED, "5.0.0"),
 }
+_NO_POSTMASTER = Reply(550, "5.1.1", "No domain here has a postmaster")
 _TROUBLE = Reply(451, "4.3.0", "Temporary trouble here")
 
 
 class Reports:
-    """Writes reports as `hostname`; `postmaster` sends them, and hears of those nobody else can be told."""
+    """Writes reports as `hostname`. `postmaster()` sends them, and hears of those nobody else can be told;
+    None where there is none."""
 
     def __init__(
-        self, spool: Spool, pool: Pool, post: Post, schedule: Schedule, hostname: str, postmaster: Address
+        self,
+        spool: Spool,
+        pool: Pool,
+        post: Post,
+        schedule: Schedule,
+        hostname: str,
+        postmaster: Callable[[], Address | None],
     ) -> None:
         self._spool = spool
         self._pool = pool
@@ -59,15 +69,16 @@ class Reports:
         """Tell what is owed; the entry with a note of it, to be stored. What fails is owed still."""
         late = self._is_late(entry, now)
         subjects = [q for q in entry.recipients if q.owes_report or (late and _wants_delay(q))]
-        failed = any(queued.status is Status.FAILED for queued in subjects)
+        misdirected = any(queued.status is Status.FAILED for queued in subjects)
+        reply = Reply(250, "2.0.0", "")
         if entry.sender is not None and subjects:
-            reply = await self._send(entry, subjects, now, misdirected=False)
-            if reply.permanent and failed:
-                reply = await self._send(entry, subjects, now, misdirected=True)
-        elif failed:
-            reply = await self._send(entry, subjects, now, misdirected=True)
-        else:
-            reply = Reply(250, "2.0.0", "")
+            reply = await self._send(entry, subjects, now, entry.sender)
+            misdirected = misdirected and reply.permanent
+        if misdirected:
+            reply = await self._send_to_postmaster(entry, subjects, now)
+        if misdirected and reply.permanent:
+            maillog.event("report-kept", id=entry.id, reply=reply)
+            return replace(entry, report_due=now + NOBODY)
         if not reply.positive and not reply.permanent:
             return replace(entry, report_due=now + AGAIN)
         told = tuple(replace(q, reported=True) if q.owes_report else q for q in entry.recipients)
@@ -82,14 +93,21 @@ class Reports:
             and self._schedule.is_late(entry.arrived, now)
         )
 
-    async def _send(self, entry: Entry, subjects: list[Queued], now: float, *, misdirected: bool) -> Reply:
-        to = self._postmaster if misdirected or entry.sender is None else entry.sender
+    async def _send_to_postmaster(self, entry: Entry, subjects: list[Queued], now: float) -> Reply:
+        postmaster = self._postmaster()
+        if postmaster is None:
+            return _NO_POSTMASTER
+        return await self._send(entry, subjects, now, postmaster, misdirected=True)
+
+    async def _send(
+        self, entry: Entry, subjects: list[Queued], now: float, to: Address, *, misdirected: bool = False
+    ) -> Reply:
         original, whole = await self._original(entry, subjects)
         retry_until = entry.arrived + self._schedule.lifetime
         report = Report(
             name=f"{entry.id}.{int(now)}{'.postmaster' if misdirected else ''}",
             hostname=self._hostname,
-            sender=self._postmaster,
+            sender=self._postmaster() or Address("postmaster", self._hostname),
             recipient=to,
             now=now,
             arrived=entry.arrived,

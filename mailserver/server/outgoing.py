@@ -18,7 +18,6 @@ from mailserver.config import outgoing as settings
 from mailserver.config.model import Config
 from mailserver.delivery.relays import Relays
 from mailserver.delivery.ways import Ways
-from mailserver.mail.address import Address
 from mailserver.mta.posting import Posting
 from mailserver.queue.desk import Desk
 from mailserver.queue.reports import Reports
@@ -106,9 +105,8 @@ class Outgoing:
     def _runner(self, ways: Ways) -> Runner:
         config, services = self._config, self._services
         schedule = settings.schedule(config)
-        postmaster = Address("postmaster", config.default_domain or config.hostname)
         post = Posting(services.routing, services.reception)
-        reports = Reports(services.spool, services.storage, post, schedule, config.hostname, postmaster)
+        reports = Reports(services.spool, services.storage, post, schedule, config.hostname, post.postmaster)
         limits = Limits(deliveries=config.queue.connections)
         return Runner(
             services.spool, services.storage, ways, reports, steady_clock(), schedule=schedule, limits=limits

@@ -141,6 +141,28 @@ def test_an_alias_leads_away_only_as_far_as_it_is_written(office: Outbound) -> N
     ]
 
 
+def test_the_servers_postmaster_is_the_first_there_is(office: Outbound) -> None:
+    """The default domain's, else that of the first domain that has one, by whatever rule."""
+    domains = Path(office.directory.root)
+    assert office.posting.postmaster() == Address("postmaster", "example.test")
+    (domains / "example.test" / "users" / "postmaster").unlink()
+    assert office.posting.postmaster() == Address("postmaster", "away.test")  # its catch-all
+    (domains / "away.test" / "domain.toml").unlink()
+    (domains / "catch.test" / "domain.toml").unlink()
+    assert office.posting.postmaster() == Address("postmaster", "bounce.test")
+    assert isinstance(route(office, Postmaster()), tuple)
+    (domains / "bounce.test" / "users" / "postmaster").unlink()
+    assert office.posting.postmaster() is None
+    assert route(office, Postmaster()) == UNKNOWN
+
+
+def test_trouble_with_the_postmasters_file_is_trouble_of_ours(office: Outbound) -> None:
+    file = Path(office.directory.root) / "example.test" / "users" / "postmaster"
+    file.write_text("no hash at all\nwhat = ever\n")
+    assert office.posting.postmaster() is None
+    assert route(office, Postmaster()) == TROUBLE
+
+
 def test_the_postmaster_may_live_elsewhere(office: Outbound) -> None:
     domain = Path(office.directory.root) / "example.test"
     (domain / "users" / "postmaster").unlink()

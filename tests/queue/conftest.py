@@ -149,6 +149,7 @@ class World:
         self.paces: dict[Route, Pace] = {}
         self.posted: list[Posted] = []
         self.post_reply = Reply(250, "2.0.0", "OK")
+        self.postmaster: Address | None = Address("postmaster", "here.test")
         self.schedule = Schedule()
         self.limits = Limits()
         self.skew = 0.0  # what is wrong with the wall clock
@@ -209,7 +210,7 @@ class World:
             self.post,
             self.schedule,
             "mx.here.test",
-            Address("postmaster", "here.test"),
+            lambda: self.postmaster,
         )
         self.runner = Runner(
             self.spool,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailserver import maillog
 from mailserver.mail.address import parse_mailbox
-from mailserver.mail.envelope import Recipient
+from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
 from mailserver.queue.courier import Delivery, Kind, Outcome
 from mailserver.queue.reports import RETURNED
@@ -136,13 +137,42 @@ def test_nobody_is_told_that_a_report_is_late(world: World) -> None:
 
 
 def test_sender_that_is_refused(world: World) -> None:
-    """A report the sender cannot get goes to the postmaster once; if he cannot either, it ends."""
+    """A report the sender cannot get goes to the postmaster once."""
+
+    async def post(envelope: Envelope, content: bytes) -> Reply:
+        reply = await taken(envelope, content)
+        return Reply(550, "5.1.1", "No such user here") if world.posted[-1].to == "ann@here.test" else reply
+
+    taken, world.post = world.post, post  # type: ignore[method-assign]
     world.courier.answer = lambda delivery: NEVER
-    world.post_reply = Reply(550, "5.1.1", "No such user here")
     world.accept("x@far.test")
     world.run(hours=24)
     assert [posted.to for posted in world.posted] == ["ann@here.test", "postmaster@here.test"]
     assert world.ids() == []
+
+
+@pytest.mark.parametrize("sender", [None, "ann@here.test"])
+def test_without_a_postmaster_it_stays_until_there_is_one(
+    world: World, sender: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator finds it in the queue and in the log; nothing disappears."""
+    logged: list[str] = []
+    monkeypatch.setattr(maillog, "event", lambda name, /, **fields: logged.append(name))
+    world.courier.answer = lambda delivery: NEVER
+    world.post_reply = Reply(550, "5.1.1", "No such user here")
+    world.postmaster = None
+    entry_id = world.accept("x@far.test", sender=sender)
+    world.run(hours=24)
+    assert world.ids() == [entry_id]
+    assert 20 <= logged.count("report-kept") <= 26
+    world.posted.clear()
+    world.postmaster = parse_mailbox("postmaster@late.test")
+    world.run(hours=2)
+    assert world.posted[-1].to == "postmaster@late.test"
+    world.post_reply = Reply(250, "2.0.0", "OK")
+    world.run(hours=2)
+    assert world.ids() == []
+    assert len(world.courier.attempts) == 1
 
 
 def test_success_nobody_wants_to_hear_of(world: World) -> None:

@@ -82,7 +82,7 @@ def send(office: Outbound, new: Callable[[], Session], *lines: str) -> Elsewhere
             office.posting,
             Schedule(),
             "mx.test",
-            Address("postmaster", "example.test"),
+            office.posting.postmaster,
         )
         runner = Runner(office.spool, office.pool, elsewhere, reports, time.time)
         runner.start()
