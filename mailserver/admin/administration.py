@@ -7,26 +7,29 @@ Not here: the operations (`operations`), how they are asked for (`console`, `cli
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Mapping
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from mailserver import maillog
 from mailserver.admin.accounts import Accounts
-from mailserver.admin.operation import Operation, Scope
-from mailserver.admin.refused import Forbidden, Refused
+from mailserver.admin.audit import Record
+from mailserver.admin.entries import without_places
+from mailserver.admin.operation import ADDRESS, Operation, Parameter, Scope
+from mailserver.admin.operators import Operators
+from mailserver.admin.refused import EXPECTED, Forbidden, Refused
 from mailserver.admin.roles import Operator, Role
 from mailserver.admin.server import Server
 from mailserver.admin.table import TABLE
-from mailserver.config.load import ConfigError
 from mailserver.config.model import Config
-from mailserver.directory.entries import Exists, Malformed, Missing, Unavailable
-from mailserver.mail.address import Address, AddressError
+from mailserver.directory.entries import Missing, Unavailable
+from mailserver.mail.address import Address, fold_local
 from mailserver.pool import Busy, Pool
 
-EXPECTED = (Refused, ConfigError, Exists, Missing, Malformed, Unavailable, AddressError)
-"""What an operation raises for reasons that the operator is told: the text of each is one line for him."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,64 +49,119 @@ class Call:
         return self.administration.server
 
     @property
+    def operators(self) -> Operators:
+        return self.administration.operators
+
+    @property
     def accounts(self) -> Accounts:
         return Accounts(self.config.domains, self.config.maildirs)
 
+    async def blocking(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(*args)` off the loop, for operations that are coroutines. Raises Busy, and what it raises."""
+        return await self.administration.pool.run(fn, *args, **kwargs)
+
+    def require_seen(self, domain: str) -> None:
+        """Raises Missing for a domain that is not there for the operator, whether there is one or not."""
+        if not self.operator.sees(domain):
+            raise Missing(f"no domain {domain}")
+
 
 class Administration:
-    """All operations, on the configuration `config`, which a server replaces when it has a new one."""
+    """All operations; `pool` is for those that block."""
 
-    def __init__(self, config: Config, server: Server, pool: Pool) -> None:
-        self.config = config
+    def __init__(self, config: Config, server: Server, pool: Pool, operators: Operators) -> None:
+        self._config = config
         self.server = server
-        self._pool = pool
+        self.pool = pool
+        self.operators = operators
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force; a server sets it when it has a new one."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        self._config = config
+        self.operators.follow(config)
 
     async def perform(self, operator: Operator, front: str, words: str, given: Mapping[str, object]) -> Any:
         """Carry out the operation `words` for `operator`, who asks by the front end `front`.
 
         Returns what it returns. Raises what is in EXPECTED, Busy, OSError.
         """
-        operation, arguments = self._admitted(operator, front, words, given)
-        call = Call(self, operator, front)
+        record = Record(operator, front)
         try:
-            if inspect.iscoroutinefunction(operation.run):
-                result = await operation.run(call, **arguments)
-            else:
-                result = await self._pool.run(operation.run, call, **arguments)
+            operation = self._admit(record, words, given, stream=False)
+            result = await self._run(operation, Call(self, record.operator, front), record.arguments)
         except BaseException as error:
-            _audit(operator, front, operation, arguments, _outcome(error))
-            raise
-        _audit(operator, front, operation, arguments, "done")
-        return result
+            record.leave(_outcome(error))
+            _log_fault(error, record)
+            raise _for(record.operator, error) from None
+        record.leave("done")
+        return result if record.operator.of_server else without_places(result)
 
     async def watch(
         self, operator: Operator, front: str, words: str, given: Mapping[str, object]
     ) -> AsyncIterator[Any]:
         """The values of a stream, until it ends or the caller leaves off. Raises like `perform`."""
-        operation, arguments = self._admitted(operator, front, words, given)
-        if not operation.stream:
-            raise Refused(f"{words} has one answer")
-        _audit(operator, front, operation, arguments, "begun")
-        async with aclosing(operation.run(Call(self, operator, front), **arguments)) as values:
-            async for value in values:
-                yield value
+        record = Record(operator, front)
+        try:
+            operation = self._admit(record, words, given, stream=True)
+        except BaseException as error:
+            record.leave(_outcome(error))
+            raise _for(record.operator, error) from None
+        record.leave("begun")
+        try:
+            async with aclosing(
+                operation.run(Call(self, record.operator, front), **record.arguments)
+            ) as values:
+                async for value in values:
+                    yield value
+        except Exception as error:
+            _log_fault(error, record)
+            raise _for(record.operator, error) from None
 
-    def _admitted(
-        self, operator: Operator, front: str, words: str, given: Mapping[str, object]
-    ) -> tuple[Operation, dict[str, Any]]:
+    async def suggest(self, operator: Operator, front: str, parameter: Parameter, begun: str) -> list[str]:
+        """Values that a parameter may have, from the operation that lists them for this operator."""
+        if parameter.kind is ADDRESS:
+            local, at, begun = begun.rpartition("@")
+            domains = await self._listed(operator, front, "domain list", "domain") if at else []
+            return [f"{local}@{domain}" for domain in domains]
+        return await self._listed(operator, front, *parameter.kind.listed) if parameter.kind.listed else []
+
+    async def _listed(self, operator: Operator, front: str, words: str, field: str) -> list[str]:
         operation = TABLE.get(words)
+        if operation is None or not operation.allows(operator.role):
+            return []
+        try:
+            return [str(getattr(one, field)) for one in await self.perform(operator, front, words, {})]
+        except (*EXPECTED, Busy, OSError):
+            return []  # what cannot be listed can be typed
+
+    async def _run(self, operation: Operation, call: Call, arguments: Mapping[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(operation.run):
+            return await operation.run(call, **arguments)
+        return await self.pool.run(operation.run, call, **arguments)
+
+    def _admit(self, record: Record, words: str, given: Mapping[str, object], *, stream: bool) -> Operation:
+        """The operation, if the operator may; its arguments are in `record`. Raises Refused, Missing."""
+        current = self.operators.current(record.operator)
+        if current is None:
+            raise Forbidden(f"{record.operator.name} is no operator any more")
+        record.operator = operator = current
+        operation = record.operation = TABLE.get(words)
         if operation is None:
             raise Refused("no such command")
-        arguments: dict[str, Any] = {}
-        try:
-            if not operation.allows(operator.role):
-                raise Forbidden(f"{operator.name} may not {words}")
-            arguments = operation.read(given)
-            _require_scope(operator, operation, arguments)
-        except (Refused, Missing) as error:
-            _audit(operator, front, operation, arguments, _outcome(error))
-            raise
-        return operation, arguments
+        if not operation.allows(operator.role):
+            raise Forbidden(f"{operator.name} may not {words}")
+        if operation.stream is not stream:
+            raise Refused(f"{words} has {'one answer' if stream else 'no end: it is a stream'}")
+        if operation.scope is Scope.MAILBOX and operator.role is Role.USER:
+            given = {"address": str(operator.address), **given}
+        record.arguments = operation.read(given)
+        _require_scope(operator, operation, record.arguments)
+        return operation
 
 
 def _require_scope(operator: Operator, operation: Operation, arguments: Mapping[str, Any]) -> None:
@@ -111,45 +169,21 @@ def _require_scope(operator: Operator, operation: Operation, arguments: Mapping[
     if operator.role is Role.OWNER or operation.scope is Scope.VIEW:
         return
     if operation.scope is Scope.SERVER:
-        if operator.domains is not None:
+        if not operator.of_server:
             raise Forbidden(f"{operator.name} may not {operation.words}")
         return
     address: Address | None = arguments.get("address")
     if operation.scope is Scope.MAILBOX and operator.role is Role.USER:
-        if address != operator.address:
+        if address is None or operator.address is None or _key(address) != _key(operator.address):
             raise Forbidden(f"{operator.name} may do this for himself alone")
         return
     domain = arguments.get("domain") if address is None else address.domain
-    if operator.domains is not None and (domain is None or not operator.sees(domain)):
+    if domain is None or not operator.sees(domain):
         raise Missing(f"no domain {domain}")
 
 
-def _audit(
-    operator: Operator, front: str, operation: Operation, arguments: Mapping[str, Any], outcome: str
-) -> None:
-    said = {
-        parameter.name: _told(arguments[parameter.name])
-        for parameter in operation.parameters
-        if parameter.name in arguments and parameter.kind.public
-    }
-    maillog.event(
-        "audit",
-        operator=operator.name,
-        role=operator.role.value,
-        front=front,
-        operation=operation.words,
-        outcome=outcome,
-        **{f"with_{name}": value for name, value in said.items()},
-    )
-
-
-def _told(value: object) -> str:
-    text = (
-        " ".join(map(str, value))
-        if isinstance(value, tuple) and not isinstance(value, Address)
-        else str(value)
-    )
-    return text[:200]
+def _key(address: Address) -> tuple[str, str]:
+    return fold_local(address.local), address.domain
 
 
 def _outcome(error: BaseException) -> str:
@@ -157,4 +191,18 @@ def _outcome(error: BaseException) -> str:
         return "forbidden"
     if isinstance(error, (*EXPECTED, Busy)):
         return "refused"
-    return "failed"
+    return "abandoned" if isinstance(error, CancelledError) else "failed"
+
+
+def _for(operator: Operator, error: BaseException) -> BaseException:
+    """The error as the operator gets it: files of the server are no business of those who see a part."""
+    if isinstance(error, Unavailable) and not operator.of_server:
+        return Refused("a file of this server cannot be read; its log says which")
+    return error
+
+
+def _log_fault(error: BaseException, record: Record) -> None:
+    """A fault of this program."""
+    if isinstance(error, (*EXPECTED, Busy, OSError)) or not isinstance(error, Exception):
+        return
+    maillog.fault("operation-failed", error, operation=record.operation and record.operation.words)

@@ -5,6 +5,9 @@ Sizes are octets, 0 for "no limit" in quotas; times are UTC in ISO 8601. Not her
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from msgspec import Struct
 
 
@@ -173,3 +176,35 @@ class RelayStep(Struct, frozen=True):
 
     good: bool
     text: str
+
+
+class OperatorEntry(Struct, frozen=True):
+    """An operator; `domains` None: all. `account` of this machine is this operator without a password."""
+
+    name: str
+    role: str
+    domains: tuple[str, ...] | None
+    account: str | None
+    enabled: bool
+
+
+_PLACES = ("mailbox", "mailboxes", "kept_at", "set_aside")
+
+
+def without_places(value: Any) -> Any:
+    """An answer with the last part alone of every path of this machine: for those who see a part of it."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(without_places, value))
+    if not isinstance(value, Struct):
+        return value
+    parts = msgspec.structs.asdict(value)
+    return msgspec.structs.replace(
+        value,
+        **{name: _last(part) if name in _PLACES else without_places(part) for name, part in parts.items()},
+    )
+
+
+def _last(place: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    if isinstance(place, tuple):
+        return tuple(one.rpartition("/")[2] for one in place)
+    return None if place is None else place.rpartition("/")[2]

@@ -27,7 +27,9 @@ class Kind(NamedTuple):
     read: Callable[[str], object]
     choices: tuple[str, ...] = ()
     public: bool = True
-    """Whether it may be shown, logged and completed."""
+    """Whether it may be shown and logged, and stands in a phrase; else it is asked for."""
+    listed: tuple[str, str] | None = None
+    """Which operation lists the values there are, and by which field of its entries."""
 
 
 def _address(text: str) -> object:
@@ -55,22 +57,23 @@ def _count(text: str) -> object:
     return int(text)
 
 
-def _flag(text: str) -> object:
+def _truth(text: str) -> object:
     if text not in _TRUTH:
-        raise ValueError("neither yes nor no")
+        raise ValueError("expected yes or no")
     return _TRUTH[text]
 
 
 _TRUTH = {"yes": True, "no": False, "true": True, "false": False}
 
 ADDRESS = Kind("ADDRESS", _address)
-DOMAIN = Kind("DOMAIN", _domain)
+DOMAIN = Kind("DOMAIN", _domain, listed=("domain list", "domain"))
 TEXT = Kind("TEXT", str)
 SECRET = Kind("PASSWORD", str, public=False)  # typed without echo
 SIZE = Kind("SIZE", _size)
 COUNT = Kind("NUMBER", _count)
 DURATION = Kind("DURATION", Duration)
-FLAG = Kind("FLAG", _flag, ("yes", "no"))
+TRUTH = Kind("yes|no", _truth, ("yes", "no"))
+FLAG = Kind("", _truth)  # an option without a value: it is there, or not
 ID = Kind("ID", str)
 
 
@@ -94,6 +97,11 @@ class Parameter(NamedTuple):
     needed: bool = True
     many: bool = False  # any number of values, as the last place
     option: bool = False
+
+    @property
+    def written(self) -> str:
+        """As an option is written."""
+        return "--" + self.name.replace("_", "-")
 
 
 class Scope(enum.Enum):
@@ -126,6 +134,11 @@ class Operation:
     def allows(self, role: Role) -> bool:
         return role is Role.OWNER or role in self.roles
 
+    def said_by(self, role: Role) -> tuple[Parameter, ...]:
+        """What is to be said: a user does not name himself where he may do a thing for himself alone."""
+        own = role is Role.USER and self.scope is Scope.MAILBOX
+        return tuple(one for one in self.parameters if not (own and one.name == "address"))
+
     def read(self, given: Mapping[str, object]) -> dict[str, object]:
         """The arguments as `run` takes them, from texts, numbers, truths and lists. Raises Refused."""
         unknown = given.keys() - {parameter.name for parameter in self.parameters}
@@ -149,7 +162,11 @@ def _read(parameter: Parameter, value: object) -> object:
 
 
 def _read_one(parameter: Parameter, value: object) -> object:
-    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+    text = value
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, int) and abs(value) < 10**18:
+        text = str(value)
     if not isinstance(text, str) or len(text) > MOST_OCTETS:
         raise Refused(f"{parameter.name}: expected a text of at most {MOST_OCTETS} characters")
     try:

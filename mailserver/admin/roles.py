@@ -22,20 +22,29 @@ class Role(enum.Enum):
     USER = "user"  # his own password, mailbox and Trash
 
 
+NOWHERE: frozenset[str] = frozenset()
+
+
 class Operator(Struct, frozen=True):
     """Who asks for an operation: an account of its own, or a `user` with his `address`.
 
-    `domains` is what he sees of the server: None for all, else the domains he was given.
+    `domains` is what he sees of the server: None for all, else the domains he was given. `kept`: there is a
+    file that says so (his own, or the user's), which is looked at again before each operation; `uid` is the
+    account of this machine by which he came without a password.
     """
 
     name: str
     role: Role
     domains: frozenset[str] | None = None
     address: Address | None = None
+    kept: bool = False
+    uid: int | None = None
 
     def sees(self, domain: str) -> bool:
         """Whether a domain is there for him at all."""
         return self.domains is None or domain in self.domains
 
-
-NOWHERE: frozenset[str] = frozenset()
+    @property
+    def of_server(self) -> bool:
+        """Whether the whole server is his business, not only a part of its domains."""
+        return self.domains is None and self.role is not Role.USER

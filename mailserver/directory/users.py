@@ -1,5 +1,6 @@
 """A user's file: the password hash on the first line, below it `key = value`, comments and blank lines.
 
+Operators' files (`admin.operator_files`) have the same form and other keys, which are then given.
 Changes keep every other line byte for byte. Not here: whether the hash can be checked (`passwords`), or
 where the file is (`database`).
 """
@@ -7,7 +8,7 @@ where the file is (`database`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mailserver.directory.entries import Malformed
@@ -29,8 +30,18 @@ class UserFile(NamedTuple):
     enabled: bool = True
 
 
+Keys = Mapping[str, Callable[[str], Any]]
+"""The keys that a file of this form may have, and how a value is read; ValueError says what was expected."""
+
+
 def parse(data: bytes) -> UserFile:
     """Read a user's file. Raises Malformed, whose text never holds the hash."""
+    password, settings = read(data, _KEYS)
+    return UserFile(password, **settings)
+
+
+def read(data: bytes, keys: Keys) -> tuple[str, dict[str, Any]]:
+    """The hash and the settings of a file of this form. Raises Malformed."""
     lines = data.splitlines()
     password = lines[0].rstrip() if lines else b""
     if not _HASH.fullmatch(password):
@@ -39,31 +50,31 @@ def parse(data: bytes) -> UserFile:
     for number, line in enumerate(lines[1:], 2):
         if not line.strip() or line.lstrip().startswith(b"#"):
             continue
-        key, value = _setting(line, number)
+        key, value = _setting(line, number, keys)
         if key in settings:
             raise Malformed(f"line {number}: {key} is set twice")
         settings[key] = value
-    return UserFile(password.decode(), **settings)
+    return password.decode(), settings
 
 
-def render(password: str, settings: dict[str, str]) -> bytes:
+def render(password: str, settings: dict[str, str], keys: Keys | None = None) -> bytes:
     """A new user's file. Raises Malformed where a value has not the expected form."""
     data = _line(password) + b"".join(_line(f"{key} = {value}") for key, value in settings.items())
-    parse(data)
+    read(data, keys or _KEYS)
     return data
 
 
-def with_password(data: bytes, password: str) -> bytes:
+def with_password(data: bytes, password: str, keys: Keys | None = None) -> bytes:
     """`data` with another hash. Raises Malformed."""
     first = data.splitlines(keepends=True)[0] if data else b""
     ending = first[len(first.rstrip(b"\r\n")) :] or b"\n"
     changed = password.encode() + ending + data[len(first) :]
-    if parse(changed).password != password:
+    if read(changed, keys or _KEYS)[0] != password:
         raise Malformed("line 1: expected a password hash")
     return changed
 
 
-def with_settings(data: bytes, changes: dict[str, str | None]) -> bytes:
+def with_settings(data: bytes, changes: dict[str, str | None], keys: Keys | None = None) -> bytes:
     """`data` with some settings changed, added at its end, or removed (None). Raises Malformed."""
     lines = data.splitlines(keepends=True)
     left = dict(changes)
@@ -79,7 +90,7 @@ def with_settings(data: bytes, changes: dict[str, str | None]) -> bytes:
     if added and kept and not kept[-1].endswith((b"\n", b"\r")):
         kept[-1] += b"\n"
     changed = b"".join(kept + added)
-    parse(changed)
+    read(changed, keys or _KEYS)
     return changed
 
 
@@ -89,15 +100,15 @@ def _line(text: str) -> bytes:
     return text.encode() + b"\n"
 
 
-def _setting(line: bytes, number: int) -> tuple[str, int | bool]:
+def _setting(line: bytes, number: int, keys: Keys) -> tuple[str, Any]:
     match = _SETTING.fullmatch(line)
     if not match:
         raise Malformed(f"line {number}: expected key = value")
     key = match.group(1).decode()
-    if key not in _KEYS:
-        raise Malformed(f"line {number}: unknown key {key}; expected one of {', '.join(_KEYS)}")
+    if key not in keys:
+        raise Malformed(f"line {number}: unknown key {key}; expected one of {', '.join(keys)}")
     try:
-        return key, _KEYS[key](match.group(2).decode())
+        return key, keys[key](match.group(2).decode())
     except ValueError as error:  # UnicodeDecodeError too
         raise Malformed(f"line {number}: {key}: {_expected(error)}") from error
 
@@ -112,14 +123,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _truth(text: str) -> bool:
+def truth(text: str) -> bool:
+    """`yes` or `no`. Raises ValueError."""
     if text.lower() not in _TRUTH:
         raise ValueError("expected yes or no")
     return _TRUTH[text.lower()]
 
 
-_KEYS: dict[str, Callable[[str], int | bool]] = {
+_KEYS: Keys = {
     "quota": parse_size,
     "quota_messages": _count,
-    "enabled": _truth,
+    "enabled": truth,
 }

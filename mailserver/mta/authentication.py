@@ -12,15 +12,26 @@ import enum
 import hmac
 import os
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mailserver import maillog
-from mailserver.directory import Directory, Unavailable, User, passwords
+from mailserver.directory import Unavailable, User, passwords
 from mailserver.mail.address import Address, AddressError, canonical_domain, parse_mailbox
+from mailserver.mta.counts import Counts
 from mailserver.mta.guesses import Clock, Sleep, Sources, TooManyGuesses, network_of
 from mailserver.pool import Busy, Pool
 
 MOST_NAME = 320  # characters of a login name: 64 + "@" + 255
+
+
+class Users(Protocol):
+    """Who has a password: `directory.Directory`, for one."""
+
+    def user(self, domain: str, local: str) -> User | None:
+        """The user, enabled or not, or None. Raises Unavailable."""
+
+    def set_password(self, address: Address, password: str, *, expected: str | None = None) -> bool:
+        """Set the hash where it is still `expected`; says whether it was. Raises LookupError, OSError, ..."""
 
 
 class Outcome(enum.Enum):
@@ -45,22 +56,24 @@ class Authenticator:
 
     `failure_delay`: seconds from the check to the answer of a failed login, longer than the slowest hash
     takes. `remember`: seconds for which a right password is not hashed again for the network it came from.
+    `counts` are those of all processes.
     `upgrade`: a hash of an old scheme is renewed at a good login.
     """
 
     def __init__(
         self,
-        directory: Directory,
+        users: Users,
         pool: Pool,
         default_domain: str | None,
         upgrade: bool,
         failure_delay: float,
         *,
         remember: float = 300.0,
+        counts: Counts | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._directory = directory
+        self._users = users
         self._pool = pool
         self._default_domain = canonical_domain(default_domain) if default_domain else None
         self._upgrade = upgrade
@@ -68,7 +81,7 @@ class Authenticator:
         self._clock = clock
         self._sleep = sleep
         self._verified = Verified(remember, clock)
-        self._sources = Sources(clock, sleep)
+        self._sources = Sources(clock, sleep, counts)
 
     async def login(self, name: str, password: str, source: str, protocol: str | None = None) -> Login:
         """Check a login: `name` an address, or a local part of the default domain; `source` an IP address.
@@ -102,7 +115,7 @@ class Authenticator:
     async def _judge(self, name: str, password: str, source: str) -> tuple[Login, float]:
         """The verdict, and when the check began. Raises what stands in the way of one."""
         address, network = self._address(name), network_of(source)
-        if user := self._remembered(address, password, network):
+        if user := self._at_once(address, password, network):
             return Login(Outcome.OK, user), self._clock()  # no guess, so it waits behind none
         line = self._sources.line(source)
         async with line.turn():
@@ -131,12 +144,25 @@ class Authenticator:
         except AddressError:
             return None
 
+    def _at_once(self, address: Address | None, password: str, network: str) -> User | None:
+        """Ask the memory, outside the line of guessers: it answers one try in vain, then none for a while.
+
+        Else a guesser could ask it for as many passwords as he likes of a user of his own network.
+        """
+        user = self._user(address)
+        if user is None or self._sources.was_in_vain(network, user.address):
+            return None
+        if self._verified.knows(user, password, network):
+            return user
+        self._sources.in_vain(network, user.address)
+        return None
+
     def _remembered(self, address: Address | None, password: str, network: str) -> User | None:
         user = self._user(address)
         return user if user and self._verified.knows(user, password, network) else None
 
     def _user(self, address: Address | None) -> User | None:
-        user = self._directory.user(address.domain, address.local) if address else None
+        user = self._users.user(address.domain, address.local) if address else None
         return user if user and user.enabled else None
 
     async def _verify(self, user: User | None, password: str) -> passwords.Verdict:
@@ -151,9 +177,7 @@ class Authenticator:
 
         def renew() -> bool:
             fresh = passwords.hash_password(password)
-            return self._directory.set_password(
-                Address(user.local, user.domain), fresh, expected=user.password
-            )
+            return self._users.set_password(Address(user.local, user.domain), fresh, expected=user.password)
 
         try:
             outcome = "ok" if await self._pool.run(renew) else "changed"
