@@ -8,7 +8,7 @@ from pathlib import Path
 from office import HASH, Office
 
 from mailserver.directory import User
-from mailserver.mail.address import Address, parse_mailbox
+from mailserver.mail.address import Address
 from mailserver.mail.quota import Quota
 from mailserver.mail.srs import Srs
 from mailserver.mta.allowance import Allowance
@@ -110,10 +110,3 @@ class Outbound(Office):
 
     def queued_content(self, entry: Entry) -> bytes:
         return (Path(self.spool.root) / "msg" / entry.id).read_bytes()
-
-    def returned(self, address: str) -> str:
-        """The sender that a return address of ours stands for; other addresses as they are."""
-        if not address:
-            return ""
-        original = self.forwarding.original(parse_mailbox(address))
-        return f"SRS({original})" if original else address

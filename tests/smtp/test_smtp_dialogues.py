@@ -1,24 +1,22 @@
-"""The dialogue corpus of SMTP and LMTP, in memory, against real mailboxes; whole, byte by byte, and cut at random.
-
-Settings of a dialogue: `protocol: lmtp`, `size: N` and `recipients: N` (limits), `got: USER N` (so many
-messages are in that user's `new` afterwards; all others are empty), `content: USER TEXT` (the last one's
-content). Whatever happens, nothing may be left half-way.
+"""The dialogues of SMTP, LMTP and submission, in memory, against real mailboxes and a real queue: whole, byte by
+byte, and cut at random. Whatever happens, nothing may be left half-way. Their settings: `mail_dialogues`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conversation import Cut, Dialogue, Memory, at_random, byte_by_byte, play, read, unescape, whole
-from office import Office, content
+from conversation import Cut, Dialogue, Memory, at_random, byte_by_byte, play, whole
+from mail_dialogues import DIALOGUES, check_mailboxes, check_queue, given_senders, opening, protocol
+from outbound import Outbound
 
 import mailserver.smtp.server as server
+from mailserver.smtp.server import Session
+from mailserver.transport.listener import Peer
 
-DIALOGUES = read(Path(__file__).parent.parent / "dialogues" / "smtp")
 CUTS: dict[str, Callable[[], Cut]] = {
     "whole": lambda: whole,
     "byte-by-byte": lambda: byte_by_byte,
@@ -26,12 +24,26 @@ CUTS: dict[str, Callable[[], Cut]] = {
 }
 
 
+def session_of(office: Outbound, dialogue: Dialogue) -> Session:
+    limits = {
+        "message_size": int(dialogue.setting("size", "100000")),
+        "recipients": int(dialogue.setting("recipients", "100")),
+    }
+    secure = dialogue.setting("secure") == "yes"
+    kind, _, uid = dialogue.setting("peer").partition(" ")
+    peer = Peer("unix", 0, int(uid), False) if kind else Peer("192.0.2.1", 40000, None, secure)
+    if protocol(dialogue) != "submission":
+        return office.session(peer=peer.address, secure=secure, lmtp=protocol(dialogue) == "lmtp", **limits)
+    hourly = int(dialogue.setting("hourly", "0"))
+    return office.submission(peer=peer, hourly=hourly, others=given_senders(dialogue), **limits)
+
+
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("dialogue", DIALOGUES, ids=lambda dialogue: f"{dialogue.file}:{dialogue.name}")
-def test_in_memory(dialogue: Dialogue, cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_memory(dialogue: Dialogue, cut: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "ERROR_DELAY", 0.0)
     monkeypatch.setattr(server, "SMUGGLING_WAIT", 0.05)
-    office = Office(tmp_path)
+    office = Outbound(memory_path, queue=dialogue.setting("queue") != "no")
     unhandled: list[dict[str, object]] = []
 
     async def converse() -> None:
@@ -49,13 +61,9 @@ def test_in_memory(dialogue: Dialogue, cut: str, tmp_path: Path, monkeypatch: py
                 await asyncio.sleep(0)
 
         monkeypatch.setattr(server, "upgrade", upgrade)
-        session = office.session(
-            lmtp=dialogue.setting("protocol") == "lmtp",
-            message_size=int(dialogue.setting("size", "100000")),
-            recipients=int(dialogue.setting("recipients", "100")),
-        )
-        wire = Memory(session, CUTS[cut]())
+        wire = Memory(session_of(office, dialogue), CUTS[cut]())
         async with asyncio.timeout(20):
+            await play(opening(dialogue), wire.send, wire.receive)
             await play(dialogue, wire.send, wire.receive, start_tls)
             wire.close()
             await office.connections.drain(5)
@@ -68,14 +76,7 @@ def test_in_memory(dialogue: Dialogue, cut: str, tmp_path: Path, monkeypatch: py
         office.close()
     assert unhandled == []
     assert office.staged() == []
-    expected = Counter({user: int(n) for user, n in (line.split() for line in dialogue.all("got"))})
-    found = Counter(
-        f"{file.parent.parent.name}@{file.parent.parent.parent.name}"
-        for file in office.mail.glob("*/*/new/*")
-    )
-    assert found == Counter(
-        {user if "@" in user else f"{user}@example.test": n for user, n in expected.items()}
-    )
-    for line in dialogue.all("content"):
-        user, _, text = line.partition(" ")
-        assert content(office.messages(user)[-1]) == unescape(text)
+    check_mailboxes(dialogue, office.mail)
+    ids = sorted(check_queue(dialogue, office.spool, office.forwarding))
+    assert sorted(office.announced) == ids
+    assert sorted(path.name for path in (Path(office.spool.root) / "msg").iterdir()) == ids
