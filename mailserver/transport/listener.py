@@ -92,7 +92,7 @@ class Listener:
     def __init__(
         self,
         endpoint: Endpoint,
-        factory: Callable[[Peer], asyncio.Protocol],
+        factory: Callable[[Peer], asyncio.BaseProtocol],
         *,
         gate: Gate,
         certificates: Certificates | None = None,

@@ -25,6 +25,8 @@ from mailserver.transport.twisted_transport import Bounds, Transport
 
 __all__ = ["Bounds", "Hosted", "Transport", "deferred"]
 
+INPUT = 16 * 1024  # octets taken at once: Twisted's protocols look at each, and others wait meanwhile
+
 T = TypeVar("T")
 
 
@@ -33,7 +35,7 @@ def deferred(work: Coroutine[Any, Any, T]) -> Deferred[T]:
     return Deferred.fromFuture(asyncio.get_running_loop().create_task(work))
 
 
-class Hosted(asyncio.Protocol):
+class Hosted(asyncio.BufferedProtocol):
     """One connection: the protocol that `factory` builds, on the transport that asyncio brings.
 
     `name` is the protocol's in the configuration.
@@ -48,6 +50,7 @@ class Hosted(asyncio.Protocol):
         self._connections = connections
         self._protocol: TwistedProtocol | None = None
         self._transport = Transport(peer, bounds)
+        self._input = memoryview(bytearray(INPUT))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport.begin(cast(asyncio.Transport, transport))
@@ -61,11 +64,13 @@ class Hosted(asyncio.Protocol):
         else:
             self._protocol.makeConnection(cast(ITransport, self._transport))
 
-    def data_received(self, data: bytes) -> None:
-        if self._protocol is None or self._transport.disconnecting:
-            return
-        self._transport.active()
-        self._guard(self._protocol.dataReceived, data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._input
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._protocol is not None and not self._transport.disconnecting:
+            self._transport.active()
+            self._guard(self._protocol.dataReceived, bytes(self._input[:nbytes]))
 
     def eof_received(self) -> bool:
         """A protocol that knows of half-closed connections may still answer what was said (`nc -N`)."""
