@@ -62,7 +62,14 @@ def load(directory: str) -> Config:
 def read(directory: str) -> tuple[Config | None, list[Problem]]:
     """The configuration, or None and all that is wrong with it."""
     file = os.path.join(directory, FILE)
-    document = _document(file)
+    data = _content(file)
+    return (None, [data]) if isinstance(data, Problem) else examine(data, directory)
+
+
+def examine(data: bytes, directory: str) -> tuple[Config | None, list[Problem]]:
+    """As `read`, with `data` for the content of the file."""
+    file = os.path.join(directory, FILE)
+    document = _parse(data, file)
     if isinstance(document, Problem):
         return None, [document]
     settings, problems = _convert(document, file)
@@ -116,18 +123,21 @@ def _relay_problems(relay: Relay) -> Iterator[tuple[str, str]]:
         yield "hosts", 'a UNIX socket is for protocol = "lmtp" alone'
 
 
-def _document(file: str) -> dict[str, Any] | Problem:
+def _content(file: str) -> bytes | Problem:
     try:
         with open(file, "rb") as stream:
-            data = stream.read(MAX_FILE + 1)
+            return stream.read(MAX_FILE + 1)
     except FileNotFoundError:
         return Problem(file, "", "no such file; `mailserver init DOMAIN` makes one")
     except OSError as error:
         return Problem(file, "", f"cannot be read: {error.strerror}")
+
+
+def _parse(data: bytes, file: str) -> dict[str, Any] | Problem:
     if len(data) > MAX_FILE:
         return Problem(file, "", f"expected at most {MAX_FILE} octets")
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return Problem(file, f"line {line}", "expected UTF-8 text")

@@ -34,6 +34,9 @@ from mailserver.config.values import (
     Timeout,
 )
 
+FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file", "workers")
+"""What a running server cannot change: it would be another server."""
+
 ListenerProtocol = Literal["smtp", "lmtp", "submission", "pop3"]
 RelayProtocol = Literal["smtp", "lmtp"]
 RelayTls = Literal["none", "opportunistic", "required", "implicit"]

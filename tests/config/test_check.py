@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from mailserver.admin.first_start import first_start
 from mailserver.config.check import check
 from mailserver.config.load import ConfigError, load
-from mailserver.admin.first_start import first_start
 from mailserver.config.template import render
 from mailserver.directory import Directory, passwords
 from mailserver.mail.address import Address

@@ -1,0 +1,271 @@
+"""Settings of `mailserver.toml`, looked at and changed by machine, beside people who edit the file by hand.
+
+An edit changes one place of the text (`layout`), is proven (`proof`), must be a configuration (`load`), and
+becomes a version of the file (`versioned`); else nothing is written. Not here: having a server use it, roles,
+taking back what is not confirmed (`confirm`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from tomlkit.exceptions import TOMLKitError
+
+from mailserver.config import keys, layout
+from mailserver.config.history import HistoryError, Version
+from mailserver.config.keys import Key, UnknownKey
+from mailserver.config.load import FILE, Problem, examine
+from mailserver.config.model import FIXED
+from mailserver.config.proof import NotProven, prove
+from mailserver.config.statements import LayoutError, Statement, line_of, split
+from mailserver.config.versioned import Author, VersionedFile
+from mailserver.config.written import written
+
+__all__ = ["Author", "Edit", "EditRefused", "Setting", "Settings", "Version"]
+
+_LONGEST = 300  # characters of what a version says about itself
+
+
+class EditRefused(ValueError):
+    """The edit was not made and nothing was written; the text is one line for the operator."""
+
+
+class Setting(Struct, frozen=True):
+    """A setting: its value as a person writes it, None for none; its `line` in the file, 0: the default."""
+
+    key: str
+    value: Any
+    line: int
+
+
+class Edit(Struct, frozen=True):
+    """What became of an edit: the version in force now, whether anything changed, what needs a restart."""
+
+    number: int
+    changed: bool
+    needs_restart: tuple[str, ...] = ()
+
+
+class Settings:
+    """The settings in a configuration directory. Methods block; raise EditRefused, ConfigError, OSError."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._file = VersionedFile(directory)
+
+    # ---- looking
+
+    def get(self, key: str = "") -> list[Setting]:
+        """The setting `key`, those of the table `key`, or all of them."""
+        with _told():
+            text = _decoded(self._file.read())
+            document = _parsed(text)
+            wanted = keys.parse(key) if key else None
+            if wanted is not None:
+                keys.locate(wanted, document)
+            found = keys.all_keys(document)
+            statements = split(text)
+            chosen = (one for one in found if wanted is None or wanted.covers(one))
+            return [_setting(one, text, statements, document) for one in chosen]
+
+    def export(self) -> str:
+        """The file as it is."""
+        return _decoded(self._file.read())
+
+    def history(self) -> list[Version]:
+        """All versions that are kept, the oldest first."""
+        return self._file.history.versions()
+
+    def diff(self, number: int | None = None) -> str:
+        """What differs between a version and the file now, as a unified diff; by default, the last change."""
+        with _told():
+            now = self._file.read()
+            number = self._before(now) if number is None else number
+            return _unified(self._file.history.text(number), now, number) if number else ""
+
+    # ---- changing
+
+    def set(self, key: str, text: str, by: Author) -> Edit:
+        """Give a setting the value that `text` means: a TOML value, or a bare word."""
+        wanted = _setting_key(key)
+
+        def change(before: str) -> str:
+            refusal: EditRefused | None = None
+            for value in keys.candidates(text):
+                intended = _parsed(before)
+                path = keys.locate(wanted, intended)
+                _put(intended, path, value)
+                try:
+                    return self._proven(before, layout.put(before, path, value), intended)
+                except EditRefused as error:
+                    refusal = refusal or error
+            assert refusal is not None
+            raise refusal
+
+        return self._edit(change, by, f"set {wanted} {text}")
+
+    def unset(self, key: str, by: Author) -> Edit:
+        """Give a setting its default again."""
+        wanted = _setting_key(key)
+        return self._edit(lambda before: self._dropped(before, wanted), by, f"unset {wanted}")
+
+    def add(self, table: str, values: Mapping[str, str], by: Author) -> Edit:
+        """One more `[[listener]]` or `[[relay]]`; the values are given as for `set`."""
+        name = _check_array(table, values)
+
+        def change(before: str) -> str:
+            intended = _parsed(before)
+            array = intended.setdefault(table, [])
+            array.append(self._chosen(before, table, len(array), values))
+            return self._proven(before, layout.append(before, table, array[-1]), intended)
+
+        return self._edit(change, by, f"add {keys.table_text(table, name)}")
+
+    def remove(self, table: str, name: str, by: Author) -> Edit:
+        """Take a `[[listener]]` or `[[relay]]` out; comments in it stay."""
+        _check_array(table, {})
+        key = Key(table, name, "")
+        return self._edit(lambda before: self._dropped(before, key), by, f"remove {key}")
+
+    def rollback(self, number: int, by: Author) -> Edit:
+        """Make the file again what it was in a version; that is a new version."""
+        with _told():
+            former = _decoded(self._file.history.text(number))
+        self._require_valid(former)
+        return self._edit(lambda before: former, by, f"rollback to {number}")
+
+    def record_hand_edit(self) -> int | None:
+        """Keep what a person has written as a version of its own; its number, None where nothing is new."""
+        with _told():
+            return self._file.record_hand_edit()
+
+    # ---- how an edit is made
+
+    def _edit(self, change: Callable[[str], str], by: Author, what: str) -> Edit:
+        with _told():
+            done = self._file.replace(lambda data: change(_decoded(data)).encode(), by, what[:_LONGEST])
+        return Edit(done.number, done.before != done.after, _needing_restart(done.before, done.after))
+
+    def _dropped(self, before: str, key: Key) -> str:
+        intended = _parsed(before)
+        path = keys.locate(key, intended)
+        _remove(intended, path)
+        return self._proven(before, layout.drop(before, path), intended)
+
+    def _chosen(self, before: str, table: str, index: int, values: Mapping[str, str]) -> dict[str, Any]:
+        """The values of a new table: as TOML where nothing is said against that, else as bare words."""
+        meant = {key: keys.candidates(text) for key, text in values.items()}
+        first = {key: candidates[0] for key, candidates in meant.items()}
+        wrong = {problem.key for problem in self._problems(layout.append(before, table, first))}
+        return {
+            key: found[-1] if f"{table}[{index}].{key}" in wrong else found[0] for key, found in meant.items()
+        }
+
+    def _proven(self, before: str, after: str, intended: Mapping[str, Any]) -> str:
+        """`after`, if it is what was meant and a configuration. Raises EditRefused, NotProven."""
+        prove(before, after, intended)
+        self._require_valid(after)
+        return after
+
+    def _require_valid(self, text: str) -> None:
+        for problem in self._problems(text):
+            raise EditRefused(str(problem._replace(file="")))
+
+    def _problems(self, text: str) -> list[Problem]:
+        return examine(text.encode(), self.directory)[1]
+
+    def _before(self, now: bytes) -> int:
+        """The version before the last change, which may be one by hand that is no version yet; 0: none."""
+        numbers = self._file.history.numbers()
+        if len(numbers) > 1 and self._file.history.text(numbers[-1]) == now:
+            return numbers[-2]
+        return numbers[-1] if numbers else 0
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What the parts below refuse is told to the operator by one exception."""
+    try:
+        yield
+    except (UnknownKey, LayoutError, NotProven, HistoryError) as error:
+        raise EditRefused(str(error)) from None
+    except TOMLKitError:
+        raise EditRefused("this place of the file cannot be edited by machine") from None
+
+
+def _setting_key(text: str) -> Key:
+    with _told():
+        key = keys.parse(text)
+    if not key.key:
+        raise EditRefused(f"{key} is a table: name one of its settings")
+    return key
+
+
+def _check_array(table: str, values: Mapping[str, str]) -> str:
+    """The name of a new table."""
+    if table not in keys.NAMED_BY:
+        raise EditRefused(f"expected {' or '.join(keys.NAMED_BY)}, not {table[:60]!r}")
+    return values.get(keys.NAMED_BY[table], "")
+
+
+def _setting(key: Key, text: str, statements: list[Statement], document: Mapping[str, Any]) -> Setting:
+    path = keys.locate(key, document)
+    node: Any = document
+    for part in path:
+        if isinstance(node, dict) and part not in node:
+            default = keys.default_of(key)
+            return Setting(str(key), None if default is msgspec.NODEFAULT else written(default), 0)
+        node = node[part]
+    return Setting(str(key), node, line_of(text, statements, path))
+
+
+def _put(document: dict[str, Any], path: keys.Path, value: Any) -> None:
+    node: Any = document
+    for part in path[:-1]:
+        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
+    node[path[-1]] = value
+
+
+def _remove(document: dict[str, Any], path: keys.Path) -> None:
+    node: Any = document
+    for part in path[:-1]:
+        node = node.get(part, {}) if isinstance(node, dict) else node[part]
+    if path[-1] in (node if isinstance(node, dict) else range(len(node))):
+        del node[path[-1]]
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise EditRefused(f"{FILE} is no UTF-8 text") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise EditRefused(f"{FILE} is no valid TOML: {error}") from None
+    except RecursionError:
+        raise EditRefused(f"{FILE} is nested too deeply") from None
+
+
+def _needing_restart(before: bytes, after: bytes) -> tuple[str, ...]:
+    """The settings among what has changed that a running server cannot change."""
+    try:
+        old, new = _parsed(before.decode()), _parsed(after.decode())
+    except (UnicodeDecodeError, EditRefused):
+        return ()  # a file that said nothing useful
+    return tuple(name for name in FIXED if old.get(name) != new.get(name))
+
+
+def _unified(old: bytes, new: bytes, number: int) -> str:
+    before, after = (text.decode(errors="replace").splitlines() for text in (old, new))
+    lines = difflib.unified_diff(before, after, f"version {number}", FILE, lineterm="")
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,152 @@
+"""How operators name settings: `hostname`, `limits.message_size`, `listener[tcp:*:25].paused`.
+
+A table of an array is named by what tells it from the others: a listener by its endpoint, a relay by its
+name. Not here: the text of the file (`layout`), what the values may be (`model`, `load`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from mailserver.config.model import Settings
+from mailserver.config.values import EndpointText
+
+Path = tuple[str | int, ...]
+
+NAMED_BY = {"listener": "endpoint", "relay": "name"}
+_FORM = re.compile(r"(?P<table>[a-z0-9_]+)(?:\[(?P<name>.+)\])?(?:\.(?P<key>[a-z0-9_]+))?", re.DOTALL)
+_LONGEST = 300
+
+
+class UnknownKey(ValueError):
+    """There is no such setting; the text is one line."""
+
+
+class Key(NamedTuple):
+    """A setting, or with `key` empty a whole table; `name` is of a table of an array."""
+
+    table: str  # empty for the settings before all tables
+    name: str
+    key: str
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (table_text(self.table, self.name), self.key) if part)
+
+    def covers(self, other: Key) -> bool:
+        """Whether this is `other`, or a table that `other` is a setting of."""
+        mine = self.table, _spelled(self.table, self.name) or other.name, self.key or other.key
+        return mine == (other.table, other.name, other.key)
+
+
+def table_text(table: str, name: str) -> str:
+    """How a table is named in a key."""
+    return f"{table}[{name}]" if name else table
+
+
+def parse(text: str) -> Key:
+    """Read a key. Raises UnknownKey for what can be no setting."""
+    match = _FORM.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
+        raise UnknownKey("expected a key such as limits.message_size or listener[tcp:*:25].paused")
+    table, name, key = match["table"], match["name"] or "", match["key"] or ""
+    kinds = _kinds(Settings)
+    if table not in kinds:
+        raise UnknownKey(f"no setting {table}{_hint(table, kinds)}")
+    inner = _struct(kinds[table])
+    if inner is None:
+        if name or key:
+            raise UnknownKey(f"{table} is one setting")
+        return Key("", "", table)
+    if name and table not in NAMED_BY:
+        raise UnknownKey(
+            f"there is one [{table}] alone: name its settings as {table}.{next(iter(_kinds(inner)))}"
+        )
+    if key and key not in _kinds(inner):
+        raise UnknownKey(f"no setting {table}.{key}{_hint(key, _kinds(inner))}")
+    if key and not name and table in NAMED_BY:
+        raise UnknownKey(f"which {table}? expected {table}[{NAMED_BY[table].upper()}].{key}")
+    return Key(table, name, key)
+
+
+def locate(key: Key, document: Mapping[str, Any]) -> Path:
+    """Where a key is in a document. Raises UnknownKey for a table of an array that is not there."""
+    start: Path = ()
+    if key.name:
+        start = (key.table, _index(key.table, key.name, document))
+    elif key.table:
+        start = (key.table,)
+    return (*start, key.key) if key.key else start
+
+
+def all_keys(document: Mapping[str, Any]) -> Iterator[Key]:
+    """Every setting there is, in the order of the model, those of the tables that a document has included."""
+    for table, kind in _kinds(Settings).items():
+        inner = _struct(kind)
+        if inner is None:
+            yield Key("", "", table)
+            continue
+        names = [name_of(table, one) for one in document.get(table, [])] if table in NAMED_BY else [""]
+        yield from (Key(table, name, key) for name in names for key in _kinds(inner))
+
+
+def default_of(key: Key) -> Any:
+    """The default of a setting as the model has it; `msgspec.NODEFAULT` where there is none."""
+    kind: Any = _struct(_kinds(Settings)[key.table]) if key.table else Settings
+    return next(field.default for field in msgspec.structs.fields(kind) if field.encode_name == key.key)
+
+
+def name_of(table: str, one: Any) -> str:
+    """The name of a table of an array, in the one spelling it has in keys; empty where it has none."""
+    value = one.get(NAMED_BY[table]) if isinstance(one, dict) else None
+    return _spelled(table, value) if isinstance(value, str) else ""
+
+
+def candidates(text: str) -> list[Any]:
+    """What a value given as text may mean, in the order of preference: TOML, or a bare word."""
+    try:
+        document = tomllib.loads(f"value = {text}\n")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return [text]
+    return [document["value"], text] if len(document) == 1 else [text]
+
+
+def _index(table: str, name: str, document: Mapping[str, Any]) -> int:
+    names = [name_of(table, one) for one in document.get(table, [])]
+    try:
+        return names.index(_spelled(table, name))
+    except ValueError:
+        there = f"; there are {', '.join(filter(None, names))}" if any(names) else ""
+        raise UnknownKey(f"no {table} {name}{there}"[:_LONGEST]) from None
+
+
+def _spelled(table: str, name: str) -> str:
+    if table != "listener":
+        return name
+    try:
+        return EndpointText(name)
+    except ValueError:
+        return name
+
+
+def _kinds(kind: type[Struct]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
+
+
+def _struct(kind: Any) -> type[Struct] | None:
+    """The struct that a table's settings are in; None for a kind of value."""
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+    return kind if isinstance(kind, type) and issubclass(kind, Struct) else None
+
+
+def _hint(word: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(word[:60], known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

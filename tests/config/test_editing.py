@@ -1,0 +1,251 @@
+"""Settings changed by machine in files that people write: one place changes, and everything else stays."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mailserver.config.editing import Author, EditRefused, Settings
+from mailserver.config.load import load
+from mailserver.config.template import render
+
+ANN = Author("ann", "telnet")
+HEAD = 'hostname = "mx.example.org"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mailserver.toml"
+    path.write_text(render())
+    return path
+
+
+@pytest.fixture
+def settings(file: Path) -> Settings:
+    return Settings(str(file.parent))
+
+
+def added(before: str, after: str) -> list[str]:
+    """The lines that are new; none may have gone."""
+    left = after.splitlines()
+    for line in before.splitlines():
+        left.remove(line)
+    return left
+
+
+def values(settings: Settings, key: str = "") -> dict[str, object]:
+    return {setting.key: setting.value for setting in settings.get(key)}
+
+
+def test_a_setting_goes_below_the_comment_that_shows_it(file: Path, settings: Settings) -> None:
+    edit = settings.set("limits.message_size", "100M", ANN)
+    assert edit.changed and edit.number == 2 and edit.needs_restart == ()
+    lines = file.read_text().splitlines()
+    at = lines.index('message_size = "100M"')
+    assert lines[at - 1] == '#message_size = "50M"'
+    assert added(render(), file.read_text()) == ['message_size = "100M"']
+    assert load(str(file.parent)).limits.message_size == 100 << 20
+    assert settings.unset("limits.message_size", ANN).changed
+    assert file.read_text() == render()
+
+
+def test_every_setting_is_told_with_its_value_and_its_line(file: Path, settings: Settings) -> None:
+    found = {setting.key: (setting.value, setting.line) for setting in settings.get()}
+    assert found["limits.message_size"] == ("50M", 0)
+    assert found["pop3.login_delay"] == ("0s", 0)
+    assert found["queue.retry"] == (["5m", "15m", "30m", "1h", "2h", "4h"], 0)
+    assert found["submission.accounts"] == ({"root": "*"}, 0)
+    assert found["workers"] == (None, 0)
+    hostname, line = found["hostname"]
+    assert hostname == "mail.example.test"
+    assert file.read_text().splitlines()[line - 1].startswith("hostname =")
+    assert found["listener[tls:127.0.0.1:2995].protocol"][0] == "pop3"
+    assert set(values(settings, "limits")) == {key for key in found if key.startswith("limits.")}
+    assert values(settings, "trash.retention") == {"trash.retention": "30d"}
+    assert len(values(settings, "listener[tcp:127.0.0.1:2525]")) < len(values(settings, "listener"))
+
+
+def test_a_listener_is_named_by_its_endpoint_in_any_spelling(file: Path, settings: Settings) -> None:
+    given = {"protocol": "lmtp", "endpoint": "tcp:2003", "proxy_from": '["10.0.0.0/8"]'}
+    settings.add("listener", given, ANN)
+    settings.set("listener[tcp:*:2003].allow_cleartext_login", "true", ANN)
+    assert values(settings, "listener[tcp::2003]") == values(settings, "listener[tcp:*:2003]")
+    assert load(str(file.parent)).listeners[-1].allow_cleartext_login
+    settings.set("listener[tcp:2003].endpoint", "unix:/run/a]b.sock:mode=660", ANN)
+    settings.unset("listener[unix:/run/a]b.sock:mode=660].allow_cleartext_login", ANN)
+    settings.remove("listener", "unix:/run/a]b.sock:mode=660", ANN)
+    assert file.read_text() == render()
+
+
+def test_relays(file: Path, settings: Settings) -> None:
+    settings.add("relay", {"name": "out", "hosts": '["smtp.example.net:587"]', "default": "true"}, ANN)
+    settings.set("relay[out].connections", "7", ANN)
+    [relay] = load(str(file.parent)).relays
+    assert (relay.name, relay.default, relay.connections) == ("out", True, 7)
+    with pytest.raises(EditRefused, match=r"relay\[1\]\.name: out is relay\[0\]'s already"):
+        settings.add("relay", {"name": "out", "hosts": '["smtp.example.net:587"]'}, ANN)
+    settings.remove("relay", "out", ANN)
+    assert file.read_text().strip() == render().strip()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "reason"),
+    [
+        ("limits.message_size", "5", "limits.message_size: expected a size such as 50M, at least 64K, got 5"),
+        ("limits.mesage_size", "5M", "no setting limits.mesage_size; did you mean message_size"),
+        ("limit.message_size", "5M", "no setting limit; did you mean limits"),
+        ("limits", "5M", "limits is a table"),
+        ("listener.paused", "true", "no setting|which listener"),
+        ("listener[tcp:1].protocol", "smtp", "no listener tcp:1; there are tcp:127.0.0.1:2525"),
+        ("limits[x].received", "5", r"there is one \[limits\] alone"),
+        ("hostname.x", "5", "hostname is one setting"),
+        ("limits.received\nx", "5", "expected a key"),
+        ("limits.received", "101 # x\nx = 5", "limits.received: expected a whole number"),
+        ("hostname", "a" * 5000, "hostname: expected a domain name"),
+        ("listener[tcp:127.0.0.1:2525].protocol", "imap", r'listener\[0\].protocol: expected "smtp"'),
+    ],
+)
+def test_a_refused_edit_writes_nothing(
+    file: Path, settings: Settings, key: str, text: str, reason: str
+) -> None:
+    with pytest.raises(EditRefused, match=reason) as refused:
+        settings.set(key, text, ANN)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+    assert file.read_text() == render()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value", "expected"),
+    [
+        (
+            'limits = { message_size = "1M", recipients = 100 } # c\n',
+            "limits.recipients",
+            "200",
+            'limits = { message_size = "1M", recipients = 200 } # c\n',
+        ),
+        (
+            'queue.retry = [ # all\n  "1m", # one\n "2m"]   # two\n',
+            "queue.retry",
+            '["5m"]',
+            '# all\n# one\nqueue.retry = ["5m"]   # two\n',
+        ),
+        ("[queue]\n  retry = ['5m']#x", "queue.retry", '["1h"]', '[queue]\n  retry = ["1h"]#x'),
+        ("queue.lifetime = '5d'", "queue.connections", "3", "queue.lifetime = '5d'\nqueue.connections = 3\n"),
+        ("[ 'queue' ]", "queue.connections", "3", "[ 'queue' ]\nconnections = 3\n"),
+        (
+            'submission.accounts.root = "*" # r\nsubmission.accounts.ann = "a@b.test"\n',
+            "submission.accounts",
+            '{ root = "*", bob = "b@b.test" }',
+            'submission.accounts.root = "*" # r\nsubmission.accounts.bob = "b@b.test"\n',
+        ),
+        (
+            '[submission.accounts]\nroot = "*" # r\n# end\n',
+            "submission.accounts",
+            '{ root = "r@b.test" }',
+            '[submission.accounts]\nroot = "r@b.test" # r\n# end\n',
+        ),
+        ("", "queue.connections", "3", "\n[queue]\nconnections = 3\n"),
+    ],
+)
+def test_a_persons_way_of_writing_stays(
+    file: Path, settings: Settings, text: str, key: str, value: str, expected: str
+) -> None:
+    for newline in ("\n", "\r\n"):
+        for mark in ("", "\ufeff"):
+            file.write_bytes((mark + HEAD + text).replace("\n", newline).encode())
+            settings.set(key, value, ANN)
+            assert file.read_bytes().decode() == (mark + HEAD + expected).replace("\n", newline)
+
+
+def test_arrays_of_tables_that_are_split(file: Path, settings: Settings) -> None:
+    one = '[[listener]] # one\nprotocol = "smtp"\nendpoint = "tcp:127.0.0.1:1"\n'
+    two = '[[listener]] # two\nprotocol = "pop3"\nendpoint = "tcp:127.0.0.1:2"\n'
+    text = HEAD + one + "[limits]\nreceived = 200 # r\n" + two + "[pop3]\n# end\n"
+    file.write_text(text)
+    settings.set("listener[tcp:127.0.0.1:2].allow_cleartext_login", "true", ANN)
+    assert file.read_text() == text.replace(two, two + "allow_cleartext_login = true\n")
+    settings.remove("listener", "tcp:127.0.0.1:1", ANN)
+    assert file.read_text() == text.replace(one, "# one\n").replace(
+        two, two + "allow_cleartext_login = true\n"
+    )
+
+
+def test_listeners_in_an_array_on_one_line(file: Path, settings: Settings) -> None:
+    file.write_text(HEAD + 'listener = [{ protocol = "smtp", endpoint = "tcp:127.0.0.1:1" }] # mine\n')
+    settings.add("listener", {"protocol": "pop3", "endpoint": "tcp:127.0.0.1:2"}, ANN)
+    settings.set("listener[tcp:127.0.0.1:1].proxy_from", '["127.0.0.1"]', ANN)
+    settings.remove("listener", "tcp:127.0.0.1:2", ANN)
+    assert tomllib.loads(file.read_text())["listener"] == [
+        {"protocol": "smtp", "endpoint": "tcp:127.0.0.1:1", "proxy_from": ["127.0.0.1"]}
+    ]
+    assert file.read_text().endswith("# mine\n")
+    settings.remove("listener", "tcp:127.0.0.1:1", ANN)
+    assert load(str(file.parent)).listeners == ()
+
+
+def test_a_file_that_says_nothing_useful_can_be_mended_where_it_is_toml(
+    file: Path, settings: Settings
+) -> None:
+    file.write_text(HEAD + "[limits]\nreceived = 1 # oops\n")
+    with pytest.raises(EditRefused, match=r"limits\.received: expected a whole number of at least 100"):
+        settings.set("hostname", "y.test", ANN)
+    settings.set("limits.received", "100", ANN)
+    assert file.read_text() == HEAD + "[limits]\nreceived = 100 # oops\n"
+    file.write_text("hostname = ")
+    with pytest.raises(EditRefused, match=r"mailserver\.toml is no valid TOML"):
+        settings.set("hostname", "y.test", ANN)
+    file.write_bytes(b"hostname = '\xff'")
+    with pytest.raises(EditRefused, match="no UTF-8 text"):
+        settings.set("hostname", "y.test", ANN)
+
+
+def test_what_needs_a_restart_is_said(settings: Settings) -> None:
+    assert settings.set("user", "mail", ANN).needs_restart == ("user",)
+    assert settings.set("user", '"mail"', ANN).changed is False
+
+
+def test_owner_mode_and_a_link_stay(file: Path, settings: Settings, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    real = elsewhere / "settings"
+    file.rename(real)
+    file.symlink_to("elsewhere/settings")
+    real.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(real, 65534, 65534)
+    before = real.stat()
+    settings.set("hostname", "y.test", ANN)
+    assert file.is_symlink()
+    after = real.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert os.listdir(elsewhere) == ["settings"]
+
+
+def test_an_edit_by_hand_is_a_version_of_its_own(file: Path, settings: Settings) -> None:
+    settings.set("hostname", "one.test", ANN)
+    file.write_text(file.read_text().replace("one.test", "two.test") + "# by hand\n")
+    assert settings.diff().endswith("+# by hand\n")
+    assert settings.record_hand_edit() == 3
+    assert settings.record_hand_edit() is None
+    settings.set("hostname", "three.test", ANN)
+    assert [(one.number, one.who, one.front, one.what) for one in settings.history()][1::2] == [
+        (2, "ann", "telnet", "set hostname one.test"),
+        (4, "ann", "telnet", "set hostname three.test"),
+    ]
+    assert [one.front for one in settings.history()] == ["by hand", "telnet", "by hand", "telnet"]
+    assert '-hostname = "two.test"\n+hostname = "three.test"\n' in settings.diff()
+    assert settings.rollback(3, ANN).number == 5
+    assert file.read_text().endswith("# by hand\n") and 'hostname = "two.test"' in settings.export()
+    assert settings.diff(3) == ""
+    with pytest.raises(EditRefused, match="no version 99"):
+        settings.rollback(99, ANN)
+
+
+def test_the_history_is_for_its_owner_alone(file: Path, settings: Settings) -> None:
+    settings.set("hostname", "one.test", ANN)
+    directory = file.parent / ".history"
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
