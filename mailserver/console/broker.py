@@ -1,0 +1,275 @@
+"""Perspective Broker for operators: remote objects over Twisted's protocol, by programs in other processes.
+
+Twisted's broker with its doors narrowed: octets, values, objects and calls are bounded, messages that no
+client of ours has a reason to send end the connection, and errors cross as one line. Nothing but the root's
+two methods can be reached before a login. Not here: the transport (`transport.twisted`), what an operator
+finds (`pb.perspective`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from twisted.internet.protocol import Factory
+from twisted.spread import pb
+
+from mailserver import maillog
+from mailserver.admin.refused import EXPECTED, Refused, told
+from mailserver.admin.roles import Operator
+from mailserver.console.desk import FrontDesk
+from mailserver.console.pb import octets, values
+from mailserver.console.pb.octets import Expression, Malformed, Reader
+from mailserver.console.pb.perspective import View, perspective
+from mailserver.console.pb.references import Method, Reference, begin
+from mailserver.console.pb.streams import Streams
+from mailserver.pool import Busy
+from mailserver.transport.listener import Peer
+from mailserver.transport.twisted import Bounds, Hosted
+
+PROTOCOL = "pb"
+
+EARLY = 4 * 1024  # octets of a message before the login
+ANSWER = 8 * 1024 * 1024  # octets of an answer
+CALLS = 16  # calls of one connection under way: the next is not read before one is answered
+REFERENCES = 256  # objects of ours that one connection holds
+NAME = 100  # octets of a method's name
+GUESSES = 3  # wrong passwords of one connection
+_ROOT = b"root"
+
+
+def factory(desk: FrontDesk) -> Callable[[Peer], asyncio.BaseProtocol]:
+    """What makes the protocol of a connection."""
+
+    def hosted(peer: Peer) -> asyncio.BaseProtocol:
+        bounds = Bounds(idle=desk.settings().idle_timeout, output=2 * ANSWER)
+        return Hosted(PROTOCOL, _Brokers(desk, peer), peer, bounds=bounds, connections=desk.connections)
+
+    return hosted
+
+
+class _Brokers(Factory):
+    def __init__(self, desk: FrontDesk, peer: Peer) -> None:
+        self._desk = desk
+        self._peer = peer
+
+    def buildProtocol(self, addr: object) -> Any:
+        return Broker(self._desk, self._peer)
+
+
+class Call(NamedTuple):
+    """A message to an object of ours; `answered`: whether the client waits."""
+
+    number: int
+    target: int | bytes
+    name: bytes
+    answered: bool
+    args: Expression
+    kwargs: Expression
+
+
+class Broker(pb.Broker):
+    """One connection."""
+
+    knownDialects = [b"pb"]  # noqa: RUF012
+    transport: Any  # a transport.twisted.Transport
+
+    def __init__(self, desk: FrontDesk, peer: Peer) -> None:
+        super().__init__(isClient=False, security=values.Allowed())
+        self._desk = desk
+        self._peer = peer
+        self._reader = Reader(EARLY)
+        self._streams = Streams(self)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._most_calls = 1  # guesses come one after the other
+        self._failures = 0
+        self.setNameForLocal(_ROOT, Reference(self._root()))
+
+    def _root(self) -> Mapping[str, Method]:
+        if self._peer.uid is not None:
+            return {"authenticate": self._authenticate, "login": self._login}
+        return {"authenticate": self._authenticate}
+
+    # ---- the connection
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.registerProducer(self, True)
+
+    def connectionReady(self) -> None:
+        self.sendCall(b"version", self.version)
+
+    def dataReceived(self, chunk: bytes) -> None:
+        self._reader.feed(chunk)
+        self._read()
+
+    def connectionLost(self, reason: object = None) -> None:
+        for call in self._calls:
+            call.cancel()
+        super().connectionLost(reason)
+        self._streams.close()
+
+    def _read(self) -> None:
+        """Take what was received, as far as there is room for calls and the client takes its answers."""
+        try:
+            while self._open and (expression := self._reader.next()) is not None:
+                self._receive(expression)
+        except Malformed:
+            self._close("malformed")
+        if self._open:
+            self.transport.resumeProducing()
+        else:
+            self.transport.pauseProducing()
+
+    @property
+    def _open(self) -> bool:
+        return len(self._calls) < self._most_calls and not self.congested and not self.transport.disconnecting
+
+    def _close(self, reason: str) -> None:
+        maillog.count("broker.closed")
+        maillog.event("broker-closed", peer=self._peer.address, reason=reason)
+        self.transport.loseConnection()
+
+    # ---- as the producer of what it writes
+
+    @property
+    def congested(self) -> bool:
+        return bool(self.transport.held)
+
+    async def taken(self) -> None:
+        await self.transport.taken()
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._read()
+
+    # ---- messages
+
+    def _receive(self, expression: Expression) -> None:
+        match expression:
+            case bytes() if self.currentDialect is None and expression in self.knownDialects:
+                self._selectDialect(expression)
+            case _ if self.currentDialect is None:
+                self._close("unexpected")
+            case [b"version", self.version]:
+                return
+            case [
+                b"message",
+                int(number),
+                int() | bytes() as target,
+                bytes(name),
+                int(answered),
+                args,
+                kw,
+            ] if self.currentDialect:
+                self._call(Call(number, target, name[:NAME], bool(answered), args, kw))
+            case [b"decref", int(number)] if number in self.localObjects:
+                self.proto_decref(number)
+            case [b"decache", int(number)] if number in self.remotelyCachedObjects:
+                self.proto_decache(number)
+            case _:
+                self._close("unexpected")
+
+    def _call(self, call: Call) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry_out(call))
+        self._calls.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if not self.disconnected:
+            self._read()
+
+    async def _carry_out(self, call: Call) -> None:
+        try:
+            result = await self._result(call)
+            answer = self._encoded([b"answer", call.number, self.serialize(result)]) if call.answered else b""
+        except Exception as error:
+            answer = self._error(call, error) if call.answered else b""
+        if not self.disconnected:
+            self.transport.write(answer)
+
+    async def _result(self, call: Call) -> object:
+        local = self.localObjects.get(call.target)
+        if local is None:
+            raise Refused("no such object")
+        method = local.object.method(call.name.decode(errors="replace"))
+        args, kwargs = (values.read(part, self._refer) for part in (call.args, call.kwargs))
+        if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+            raise values.NotAllowed("expected arguments")
+        return await begin(method, args, kwargs)
+
+    def _refer(self, number: int) -> pb.RemoteReference:
+        return pb.RemoteReference(None, self, number, 1)
+
+    def _encoded(self, expression: object) -> bytes:
+        stream = BytesIO()
+        self._encode(expression, stream.write)
+        if stream.tell() > ANSWER:
+            raise Refused("the answer is too long: ask for less at a time")
+        return stream.getvalue()
+
+    def _error(self, call: Call, error: Exception) -> bytes:
+        crossing = error if isinstance(error, pb.NoSuchMethod) else values.Refused(self.told(error))
+        return self._encoded([b"error", call.number, self.serialize(values.failure(crossing))])
+
+    def told(self, error: Exception) -> str:
+        """An error as one line for the client; what is nobody's business goes to the log."""
+        if isinstance(error, values.NotAllowed):
+            return str(error)
+        if not isinstance(error, (*EXPECTED, Busy, OSError)):
+            maillog.count("session.failed")
+            maillog.fault("session-failed", error, peer=self._peer.address)
+        return told(error)
+
+    # ---- references
+
+    def registerReference(self, object: pb.Referenceable) -> int:
+        """The client's number of an object of ours. Raises Refused."""
+        if len(self.localObjects) >= REFERENCES:
+            raise Refused(f"this connection holds {REFERENCES} references: let go of some")
+        return int(super().registerReference(object))
+
+    def sendDecRef(self, objectID: object) -> None:
+        if not self.disconnected:
+            super().sendDecRef(objectID)
+
+    # ---- the way in
+
+    async def _authenticate(self, name: object, password: object) -> Reference:
+        """By an operator's name, or a user's address, and his password."""
+        if not isinstance(name, str) or not isinstance(password, str):
+            raise Refused("expected a name and a password")
+        if not (self._peer.secure or self._peer.is_local):
+            raise Refused("a password is taken over TLS alone")
+        self._require_first()
+        operator = await self._desk.operators.authenticate(name, password, self._peer.address)
+        if operator is None:
+            self._failures += 1
+            if self._failures >= GUESSES:
+                asyncio.get_running_loop().call_soon(self.transport.loseConnection)
+            raise Refused("wrong name or password")
+        return self._admit(operator)
+
+    async def _login(self) -> Reference:
+        """By the account of the process at the other end."""
+        self._require_first()
+        assert self._peer.uid is not None
+        operator = self._desk.operators.of_uid(self._peer.uid)
+        if operator is None:
+            raise Refused("this account is no operator: log in with a name and a password")
+        return self._admit(operator)
+
+    def _require_first(self) -> None:
+        if self.transport.user:
+            raise Refused(f"logged in already, as {self.transport.user}")
+
+    def _admit(self, operator: Operator) -> Reference:
+        self.transport.admit(operator.name)
+        self._reader.most = octets.MOST
+        self._most_calls = CALLS
+        return perspective(View(self._desk.administration, operator, self._streams))

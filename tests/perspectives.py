@@ -1,0 +1,196 @@
+"""Perspective Broker for tests: a front desk without a server behind it, a listener, stock clients.
+
+A client is a program of its own with Twisted's reactor, which is what an operator would write; what it
+prints, one JSON value a line, is what the test looks at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailserver.admin.accounts import Accounts
+from mailserver.admin.administration import Administration
+from mailserver.admin.operators import Operators
+from mailserver.admin.requests import Answer
+from mailserver.admin.server import NoServer
+from mailserver.config.model import Config
+from mailserver.console import broker
+from mailserver.console.desk import FrontDesk
+from mailserver.mail.address import parse_mailbox
+from mailserver.pool import Pool
+from mailserver.transport.connections import Connections
+from mailserver.transport.endpoint import parse
+from mailserver.transport.listener import Gate, Limits, Listener
+
+PASSWORD = "open sesame"
+DOMAINS = ("example.test", "other.test")
+USER = "ann@example.test"
+OPERATORS = {
+    "owen": ("owner", ()),
+    "dora": ("domain-admin", ("example.test",)),
+    "hedy": ("help-desk", ()),
+    "audie": ("auditor", ()),
+}
+
+
+@dataclass
+class Console:
+    """The `[console]` table."""
+
+    python: bool = False
+    idle_timeout: float = 60.0
+
+
+class Behind(NoServer):
+    """A server whose queue and log a test writes."""
+
+    def __init__(self) -> None:
+        self.queue: tuple = ()
+        self._readers: list[asyncio.Queue[str]] = []
+
+    async def ask_queue(self, request):
+        return Answer(listed=self.queue)
+
+    async def events(self) -> AsyncIterator[str]:
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        self._readers.append(lines)
+        try:
+            while True:
+                yield await lines.get()
+        finally:
+            self._readers.remove(lines)
+
+    @property
+    def readers(self) -> int:
+        return len(self._readers)
+
+    def log(self, line: str) -> None:
+        for lines in self._readers:
+            lines.put_nowait(line)
+
+
+class Office:
+    """All that is behind a front end: accounts and operators on disk, the administration, a desk."""
+
+    def __init__(self, path: Path) -> None:
+        (path / "config" / "domains").mkdir(parents=True)
+        passwords = {"failure_delay": 0}
+        self.config = Config(
+            hostname="mx.example.test",
+            directory=str(path / "config"),
+            maildirs=str(path / "maildirs"),
+            passwords=_passwords(**passwords),
+        )
+        self.accounts = Accounts(self.config.domains, self.config.maildirs)
+        self.pool = Pool("office", 2, 100)
+        self.server = Behind()
+        self.operators = Operators(self.config, self.pool)
+        self.administration = Administration(self.config, self.server, self.pool, self.operators)
+        self.console = Console()
+        self.connections = Connections()
+        self.desk = FrontDesk(self.administration, self.operators, lambda: self.console, self.connections)
+        for domain in DOMAINS:
+            self.accounts.add_domain(domain)
+        self.accounts.add_user(parse_mailbox(USER), PASSWORD)
+        for name, (role, domains) in OPERATORS.items():
+            self.operators.add(name, role, PASSWORD, domains)
+
+    @contextlib.contextmanager
+    def listening(self, endpoint: str, **settings) -> Iterator[Listener]:
+        """The broker at an endpoint; `.port` is where it listens."""
+        gate = Gate(Limits(connections=100, per_address=0, handshake_timeout=5))
+        listener = Listener(parse(endpoint), broker.factory(self.desk), gate=gate, **settings)
+        listener.open()
+        listener.start()
+        listener.port = listener.endpoint.kind != "unix" and listener.sockets[0].getsockname()[1]
+        try:
+            yield listener
+        finally:
+            listener.close()
+
+
+def _passwords(**settings):
+    from mailserver.config.model import Passwords
+    from mailserver.config.values import Duration
+
+    return Passwords(**{name: Duration(value) for name, value in settings.items()})
+
+
+# ---- stock clients
+
+_PROGRAM = '''
+import json, sys
+from twisted.internet import defer, endpoints, reactor
+from twisted.spread import pb
+
+def say(value):
+    print(json.dumps(value), flush=True)
+
+async def wrong(deferred):
+    """The text of the error that a call ends with."""
+    try:
+        await deferred
+    except Exception as error:
+        say([str(getattr(error, "remoteType", type(error).__name__)), str(error)])
+    else:
+        say("no error")
+
+def connect(factory):
+    kind, _, rest = sys.argv[1].partition(":")
+    if kind == "unix":
+        reactor.connectUNIX(rest, factory)
+    elif kind == "tcp":
+        reactor.connectTCP("127.0.0.1", int(rest), factory)
+    else:
+        from twisted.internet import ssl
+        port, authority = rest.split(":", 1)
+        with open(authority) as file:
+            trusted = ssl.Certificate.loadPEM(file.read())
+        endpoint = endpoints.wrapClientTLS(
+            ssl.optionsForClientTLS("mx.example.test", trustRoot=trusted),
+            endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", int(port)))
+        return endpoint.connect(factory)
+
+async def main():
+    factory = pb.PBClientFactory()
+    connect(factory)
+    root = await factory.getRootObject()
+{body}
+
+failures = []
+done = defer.ensureDeferred(main())
+done.addErrback(failures.append)
+done.addBoth(lambda _: reactor.stop())
+reactor.run()
+if failures:
+    failures[0].printTraceback(sys.stderr)
+    sys.exit(1)
+'''
+
+
+async def client(address: str, body: str) -> list[object]:
+    """Run the body of a coroutine that has `root`, and helpers; what it `say`s."""
+    program = _PROGRAM.replace("{body}", "\n".join("    " + line for line in body.strip("\n").splitlines()))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, address, stdout=asyncio.subprocess.PIPE, env=_environment()
+    )
+    try:
+        async with asyncio.timeout(30):
+            output, _ = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def _environment() -> dict[str, str]:
+    """What a program on another machine would have: no code of ours is needed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
