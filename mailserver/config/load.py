@@ -6,6 +6,7 @@ Not here: the directory database beside it (`directory`), and the search for eve
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import tomllib
 from collections.abc import Iterator
@@ -89,6 +90,16 @@ def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, st
             yield f"listener[{index}].endpoint", f"{listener.endpoint} is listener[{first}]'s already"
         if listener.protocol == "lmtp" and parse_endpoint(listener.endpoint).port == 25:  # RFC 2033 §5
             yield f"listener[{index}].endpoint", "expected another port than 25 for LMTP"
+        if listener.protocol in ("telnet", "pb"):
+            yield from ((f"listener[{index}].{key}", problem) for key, problem in _console_problems(listener))
+
+
+def _console_problems(listener: Listener) -> Iterator[tuple[str, str]]:
+    """Passwords of operators cross no network in clear; and these front ends are an extra."""
+    if not parse_endpoint(listener.endpoint).is_private:
+        yield "endpoint", f"{listener.protocol} only on a UNIX socket, loopback or tls:, for it has passwords"
+    if importlib.util.find_spec("twisted") is None:
+        yield "protocol", f"{listener.protocol} needs Twisted: pip install 'mailserver[console]'"
 
 
 def relay_problems(relays: tuple[Relay, ...]) -> Iterator[tuple[str, str]]:

@@ -34,10 +34,10 @@ from mailserver.config.values import (
     Timeout,
 )
 
-FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file", "workers")
+FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file")
 """What a running server cannot change: it would be another server."""
 
-ListenerProtocol = Literal["smtp", "lmtp", "submission", "pop3"]
+ListenerProtocol = Literal["smtp", "lmtp", "submission", "pop3", "telnet", "pb"]
 RelayProtocol = Literal["smtp", "lmtp"]
 RelayTls = Literal["none", "opportunistic", "required", "implicit"]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -54,6 +54,8 @@ class Listener(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Peers that must begin with a PROXY header (v1 or v2); from all others it is refused."""
     allow_cleartext_login: bool = False
     """Logins without TLS from other machines."""
+    paused: bool = False
+    """Nothing new is accepted there; the place stays taken."""
 
 
 class Relay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,6 +144,15 @@ class Queue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rate_per_destination: Rate = Rate(0)
 
 
+class Console(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[console]`: operators who are connected."""
+
+    python: bool = False
+    """Owners may run Python in the running server."""
+    idle_timeout: Timeout = Timeout("30m")
+    connections: Annotated[int, Meta(ge=1, le=10_000)] = 200
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file as it stands, paths still as written."""
 
@@ -164,6 +175,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trash: Trash = Trash()
     passwords: Passwords = Passwords()
     addresses: Addresses = Addresses()
+    console: Console = Console()
 
 
 class Config(Settings, frozen=True, kw_only=True):

@@ -60,19 +60,22 @@ default_domain = {default_domain}
 
 # What is served where: any number of [[listener]] tables.
 #   protocol               "smtp" (mail comes in), "submission" (people send, after a login), "pop3" (mail
-#                          is read), "lmtp" (mail from a mail server before this one)
+#                          is read), "lmtp" (mail from a mail server before this one), "telnet" and "pb"
+#                          (operators; on a UNIX socket, loopback or tls: alone)
 #   endpoint               "tcp:ADDRESS:PORT"    with STARTTLS or STLS; ADDRESS may be * for all, or [::1]
 #                          "tls:ADDRESS:PORT"    TLS from the first octet
 #                          "unix:/PATH"          or "unix:/PATH:mode=660"
 #                          "fd:NAME" or "fd:3"   inherited, as from systemd; "fd+tls:" likewise with TLS
 #   proxy_from             peers that begin with a PROXY header (v1, v2), as ["127.0.0.1", "10.0.0.0/8"]
 #   allow_cleartext_login  logins without TLS from other machines (this machine always may)
+#   paused                 accept nothing new there for the time being
 {listeners}
 #[[listener]]
 #protocol = "lmtp"
 #endpoint = "unix:/run/mailserver/lmtp.sock:mode=660"
 #proxy_from = []
 #allow_cleartext_login = false
+#paused = false
 
 # How mail leaves: through relays, any number of [[relay]] tables. What no relay takes goes straight to the
 # hosts that the DNS names for the recipient's domain.
@@ -166,6 +169,13 @@ default_domain = {default_domain}
 [addresses]
 # Mail for ann+shop is Ann's; "" for no such addresses.
 #recipient_delimiter = "+"
+
+[console]
+# Let owners run Python in the running server, from telnet or Perspective Broker.
+#python = false
+# How long an operator may say nothing, and how many may be connected at one time.
+#idle_timeout = "30m"
+#connections = 200
 """
 
 

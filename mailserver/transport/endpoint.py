@@ -48,6 +48,21 @@ class Endpoint:
     tls: bool = False  # TLS from the first octet
     mode: int = 0o600  # of the socket file
 
+    @property
+    def is_private(self) -> bool:
+        """Whether what is said there crosses no network in clear: TLS, loopback, or a UNIX socket."""
+        return self.tls or self.is_local
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine alone reaches it; of an inherited socket nobody knows."""
+        if self.kind != "tcp":
+            return self.kind == "unix"
+        try:
+            return ipaddress.ip_address(self.target).is_loopback
+        except ValueError:
+            return self.target == "localhost"
+
     def __str__(self) -> str:
         if self.kind == "unix":
             return f"unix:{self.target}" + (f":mode={self.mode:03o}" if self.mode != 0o600 else "")

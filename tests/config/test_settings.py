@@ -1,5 +1,6 @@
 """Reading mailserver.toml: what is right becomes values, what is wrong one line that helps."""
 
+import importlib.util
 import tomllib
 
 import msgspec
@@ -88,7 +89,10 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path):
     assert 'limits.message_size: expected a size such as 500K, 50M or 1G, got "lots"' in found
     assert "limits.recipients: expected a whole number of at least 100, got 99" in found
     assert 'limits.recieved: unknown setting; did you mean "received"?' in found
-    assert 'listener[0].protocol: expected "smtp" or "lmtp" or "submission" or "pop3", got "imap"' in found
+    assert (
+        'listener[0].protocol: expected "smtp" or "lmtp" or "submission" or "pop3" or "telnet" or "pb", got "imap"'
+        in found
+    )
     assert "listener[1].protocol: missing" in found
     assert "pop3: expected a [table], got 3" in found
 
@@ -118,6 +122,44 @@ def test_one_problem_is_one_line(tmp_path, text, expected):
     [line] = problems(tmp_path, text)
     assert line.startswith(expected)
     assert len(line) < 300
+
+
+@pytest.mark.parametrize("protocol", ["telnet", "pb"])
+@pytest.mark.parametrize(
+    ("endpoint", "fits"),
+    [
+        ("unix:/run/console.sock", True),
+        ("tcp:127.0.0.1:2323", True),
+        ("tcp:127.9.9.9:2323", True),
+        ("tcp:[::1]:2323", True),
+        ("tcp:localhost:2323", True),
+        ("tls:*:2323", True),
+        ("fd+tls:console", True),
+        ("tcp:*:2323", False),
+        ("tcp:192.0.2.1:2323", False),
+        ("tcp:[::1234]:2323", False),
+        ("tcp:127.example.org:2323", False),
+        ("tcp:localhost.example.org:2323", False),
+        ("fd:console", False),
+    ],
+)
+def test_operators_passwords_cross_no_network_in_clear(tmp_path, monkeypatch, protocol, endpoint, fits):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    config, found = read(
+        tmp_path, f'hostname = "x.test"\n[[listener]]\nprotocol = "{protocol}"\nendpoint = "{endpoint}"'
+    )
+    assert (config is not None) == fits
+    assert fits or f"{protocol} only on a UNIX socket, loopback or tls:, for it has passwords" in str(
+        found[0]
+    )
+
+
+def test_a_console_without_twisted_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    text = 'hostname = "x.test"\n' + LISTENER.replace("smtp", "pb")
+    assert problems(tmp_path, text) == [
+        "listener[0].protocol: pb needs Twisted: pip install 'mailserver[console]'"
+    ]
 
 
 _NAMES = [
