@@ -50,9 +50,9 @@ class Accounts:
         self.directory.add_domain(name, settings)
         return self.show_domain(name)
 
-    def list_domains(self) -> list[DomainEntry]:
-        """All domains by name. Raises Unavailable, OSError."""
-        return [DomainEntry(name, *self._counts(name)) for name in sorted(self.directory.domains())]
+    def list_domains(self, domain: str | None = None) -> list[DomainEntry]:
+        """One domain, or all by name. Raises Missing, AddressError, Unavailable, OSError."""
+        return [DomainEntry(name, *self._counts(name)) for name in self._names(domain)]
 
     def show_domain(self, name: str) -> DomainDetails:
         """Raises Missing, AddressError, Unavailable, OSError."""
@@ -67,6 +67,14 @@ class Accounts:
             self.mailboxes.of_domain(domain),
         )
 
+    def set_domain(self, name: str, changes: domain_file.Changes) -> DomainDetails:
+        """Change keys of `domain.toml`, None to take one out.
+
+        Raises Refused, Missing, AddressError, Malformed, Unavailable, OSError.
+        """
+        domain_file.change(self.domain(name), changes)
+        return self.show_domain(name)
+
     def settle_domain(self, name: str, maildirs: str, undeliverable_to_postmaster: bool) -> DomainDetails:
         """Have a domain with its mailboxes in `maildirs`, added unless it is there; see `settle_user`.
 
@@ -78,7 +86,7 @@ class Accounts:
         if self.mailboxes.of_domain(domain) != maildirs:
             raise Refused(f"{domain.name} has its mail in {self.mailboxes.of_domain(domain)} already")
         if undeliverable_to_postmaster and not domain.postmaster_gets_undeliverable:
-            domain_file.set_key(domain, "undeliverable_to_postmaster", True)
+            domain_file.change(domain, {"undeliverable_to_postmaster": True})
         return self.show_domain(name)
 
     def remove_domain(
@@ -142,6 +150,14 @@ class Accounts:
     def set_password(self, address: Address, password: str) -> None:
         """Raises Refused, Missing, Malformed, OSError."""
         self.directory.set_password(_key(address), _hash(password))
+
+    def set_user(self, address: Address, changes: Mapping[str, str | None]) -> UserDetails:
+        """Change keys of a user's file, None to take one out.
+
+        Raises Missing, Malformed, Unavailable, OSError.
+        """
+        self.directory.set_user(_key(address), changes)
+        return self.show_user(address)
 
     def remove_user(
         self, address: Address, *, delete_mail: bool = False, progress: Progress = _silent

@@ -60,10 +60,18 @@ class Call:
         """`fn(*args)` off the loop, for operations that are coroutines. Raises Busy, and what it raises."""
         return await self.administration.pool.run(fn, *args, **kwargs)
 
-    def require_seen(self, domain: str) -> None:
-        """Raises Missing for a domain that is not there for the operator, whether there is one or not."""
-        if not self.operator.sees(domain):
+    def parts(self, domain: str | None) -> list[str | None]:
+        """The domains that a list is about: `domain`, or those of the operator, or None, which is all.
+
+        Raises Missing for a domain that is not there for the operator, whether there is one or not.
+        """
+        operator = self.operator
+        if domain is not None and not operator.sees(domain):
             raise Missing(f"no domain {domain}")
+        if domain is not None or operator.domains is None:
+            return [domain]
+        there = self.accounts.directory
+        return [name for name in sorted(operator.domains) if there.domain(name) is not None]
 
 
 class Administration:

@@ -1,4 +1,4 @@
-"""Changes a key of `domain.toml` where a person may have written it: comments and order stay.
+"""Changes keys of `domain.toml` where a person may have written it: comments and order stay.
 
 The edited text is read again and compared with what was meant; where it differs, nothing is written.
 Not here: which keys there are (`directory.domains`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -18,29 +19,36 @@ from mailserver.directory.domains import FILE, MOST_OCTETS, parse
 from mailserver.directory.entries import Domain
 from mailserver.durable import files
 
+Changes = Mapping[str, str | int | bool | None]
+"""Keys with their new values, None to take them out."""
 
-def set_key(domain: Domain, key: str, value: str | int | bool) -> None:
-    """Set one key of a domain. Raises Refused, Missing, Malformed, OSError."""
+
+def change(domain: Domain, changes_: Changes) -> None:
+    """Change keys of a domain. Raises Refused, Missing, Malformed, OSError."""
     path = os.path.join(domain.directory, FILE)
     with changes.locked(domain.directory, f"no domain {domain.name}"):
         try:
             data = changes.content(path, MOST_OCTETS)
         except FileNotFoundError:
-            return files.create(path, _edited(b"", key, value, path, domain))
-        changes.rewrite(path, _edited(data, key, value, path, domain))
+            return files.create(path, _edited(b"", changes_, path, domain))
+        changes.rewrite(path, _edited(data, changes_, path, domain))
     return None
 
 
-def _edited(data: bytes, key: str, value: str | int | bool, path: str, domain: Domain) -> bytes:
+def _edited(data: bytes, changes_: Changes, path: str, domain: Domain) -> bytes:
     try:
-        meant = {**tomllib.loads(data.decode()), key: value}
+        meant = {**tomllib.loads(data.decode()), **changes_}
         document = tomlkit.parse(data)
-        document[key] = value
+        for key, value in changes_.items():
+            if value is not None:
+                document[key] = value
+            elif key in document:
+                del document[key]
         text = tomlkit.dumps(document)
         done = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, TOMLKitError):
-        raise Refused(f"{path}: no valid TOML") from None
-    if done != meant:
-        raise Refused(f"{path}: set {key} by hand, an edit by this program would change more")
+        raise Refused(f"{FILE} of {domain.name} is no valid TOML") from None
+    if done != {key: value for key, value in meant.items() if value is not None}:
+        raise Refused(f"an edit of {FILE} by this program would change more: set it by hand")
     parse(text.encode(), domain.name, domain.directory)
     return text.encode()

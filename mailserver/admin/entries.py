@@ -188,6 +188,28 @@ class OperatorEntry(Struct, frozen=True):
     enabled: bool
 
 
+class WhoAmI(Struct, frozen=True):
+    """An operator as the administration knows him; `domains` None: all. `front` is how he asks."""
+
+    name: str
+    role: str
+    domains: tuple[str, ...] | None
+    front: str
+
+
+class Counter(Struct, frozen=True):
+    """What was counted, over all processes."""
+
+    name: str
+    value: int
+
+
+class LogLine(Struct, frozen=True):
+    """A line of the log."""
+
+    line: str
+
+
 _PLACES = ("mailbox", "mailboxes", "kept_at", "set_aside")
 
 

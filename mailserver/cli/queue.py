@@ -34,7 +34,7 @@ def queue() -> None:
 @output.json_option
 def list_(as_json: bool) -> None:
     """All messages of the queue, the oldest first."""
-    output.show_all(QueueEntry, list(_office().entries()), as_json)
+    output.show_all(QueueEntry, asyncio.run(_entries()), as_json)
 
 
 @queue.command()
@@ -42,7 +42,7 @@ def list_(as_json: bool) -> None:
 @output.json_option
 def show(id: str, as_json: bool) -> None:
     """One message, with each recipient and what was said about it."""
-    found = _office().show(id)
+    found = asyncio.run(_office().show(id))
     if as_json:
         output.show(found, as_json)
     else:
@@ -99,7 +99,7 @@ def drop(ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool) -> No
 
 def _command(verb: Verb, ids: tuple[str, ...], everything: bool, as_json: bool, done: str) -> None:
     _require_choice(ids, everything)
-    result = _office().command(verb, None if everything else ids)
+    result = asyncio.run(_office().command(verb, None if everything else ids))
     output.said(result, as_json, f"{output.number(result.done, 'message')} {done}")
 
 
@@ -112,7 +112,11 @@ def _office() -> Office:
     return Office(partial(_ask, place.config()))
 
 
-def _ask(config: Config, request: Request) -> Answer:
+async def _entries() -> list[QueueEntry]:
+    return [entry async for entry in _office().entries()]
+
+
+async def _ask(config: Config, request: Request) -> Answer:
     """From the server; where none runs, from the disk, which may be looked at in any case."""
     try:
         return control.ask(control.path_of(config.maildirs), request)
@@ -122,9 +126,9 @@ def _ask(config: Config, request: Request) -> Answer:
         raise Refused(str(error)) from None
     still = StillQueue(Spool(os.path.join(config.maildirs, ".queue")))
     if request.verb in _LOOKS:
-        return asyncio.run(perform(still, request))
+        return await perform(still, request)
     try:
         with idle_state(config):
-            return asyncio.run(perform(still, request))
+            return await perform(still, request)
     except Occupied:
         raise Refused("the server is starting or stopping, try again") from None

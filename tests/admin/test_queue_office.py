@@ -43,15 +43,32 @@ def put(spool, entry_id, *recipients):
     departure.link(source, last=True)
 
 
+class Awaited:
+    """The operations on the queue, with words carried as JSON like those through the socket; each waits."""
+
+    def __init__(self, spool, clock):
+        self._spool, self._clock = spool, clock
+
+    async def _carried(self, request):
+        session = control.ControlSession(StillQueue(self._spool, self._clock))
+        answer = await session.receive(msgspec.json.encode(request))
+        return msgspec.json.decode(answer.data, type=Answer)
+
+    def entries(self):
+        async def all_of_them():
+            return [entry async for entry in Office(self._carried).entries()]
+
+        return asyncio.run(all_of_them())
+
+    def show(self, entry_id):
+        return asyncio.run(Office(self._carried).show(entry_id))
+
+    def command(self, verb, ids):
+        return asyncio.run(Office(self._carried).command(verb, ids))
+
+
 def office(spool, clock=lambda: NOW):
-    """The operations on the queue, with words carried as JSON like those through the socket."""
-
-    async def carried(request):
-        session = control.ControlSession(StillQueue(spool, clock))
-        answer = await session.receive(json.dumps(request).encode())
-        return json.loads(answer.data)
-
-    return Office(lambda request: msgspec.convert(asyncio.run(carried(msgspec.to_builtins(request))), Answer))
+    return Awaited(spool, clock)
 
 
 def test_messages_are_listed_in_order_with_who_waits(spool):
