@@ -28,7 +28,7 @@ _TIMEOUTS = Timeouts(idle=60.0, total=3600.0)
 
 def path_of(maildirs: str) -> str:
     """Where the socket of the server on these mailboxes is."""
-    return os.path.join(maildirs, ".run", "control.sock")
+    return os.path.join(maildirs, ".run", "queue.sock")
 
 
 # ---- the server's side

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -20,23 +21,24 @@ from mailserver.config.load import ConfigError, load
 from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
-from mailserver.server import notify, privileges
+from mailserver.server import console, notify, privileges
+from mailserver.server.companion import Companion
 from mailserver.server.privileges import PrivilegeError, drop
 from mailserver.server.services import REFUSALS, limits
 from mailserver.server.state import State, StateError
-from mailserver.server.supervisor import FamilyError, Supervisor
+from mailserver.server.supervisor import FamilyError, Refreshed, Supervisor
 from mailserver.server.upkeep import Watch
-from mailserver.server.worker import CONTROL, Factories, Grounds, Shared
+from mailserver.server.worker import QUEUE, Factories, Grounds, Shared
 from mailserver.transport import listener as transport
 from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
-MOST_WORKERS = 8  # by default, however many cores there are
 SPARE_DESCRIPTORS = 500  # for mailboxes, the queue and ourselves
 LOOPBACK = ("127.", "::1", "localhost")
 # What a running server cannot change: it would be another server.
-FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file", "workers")
+FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file")
+NEWS = 10.0  # seconds for which a problem is part of the answer to who changed something
 
 
 class StartError(Exception):
@@ -52,7 +54,7 @@ def serve(directory: str, overrides: Overrides) -> None:
     appliance = Appliance(config, lambda: overrides.apply(load(directory)))
     try:
         grounds = appliance.prepare()
-        supervisor = Supervisor(grounds, _workers(config), appliance.refresh, notify.Notifier())
+        supervisor = Supervisor(grounds, appliance.refresh, Companion(console.run), notify.Notifier())
         supervisor.run(log, watch)
     except (StateError, EndpointError, PrivilegeError, FamilyError) as error:
         raise StartError(str(error)) from error
@@ -75,6 +77,7 @@ class Appliance:
         self._gate = Gate(limits(config))
         self._certificates = Certificates(config.tls, config.hostname)
         self._grounds = self._new_grounds(config)
+        self._problems: dict[str, float] = {}  # of the last look, and since when there are
 
     def prepare(self) -> Grounds:
         """Everything before the first fork; at its end root's rights are given up.
@@ -108,33 +111,38 @@ class Appliance:
         """Let go of all listening sockets."""
         self._grounds.unbind()
 
-    def refresh(self) -> Grounds | None:
-        """Grounds for what the files say now; None, and a line in the log, where they say nothing useful."""
-        self._report_certificates()
+    def refresh(self, before: Grounds) -> Refreshed:
+        """Grounds for what the files say now, after those of `before`; what is wrong is in the log, too.
+
+        The problem told is one that has not been there for long: it may be of the last change's making.
+        """
+        problems = self._report_certificates()
         try:
             config = self._reread()
         except ConfigError as error:
             maillog.event("config-refused", problem=error)
-            return None
-        old = self._grounds.config
+            return Refreshed(None, str(error))
+        old = before.config
         fixed = [name for name in FIXED if getattr(config, name) != getattr(old, name)]
         if fixed:
             maillog.event("config-needs-restart", keys=" ".join(fixed))
             config = replace(config, **{name: getattr(old, name) for name in fixed})
         fresh = self._new_grounds(config)
-        self._open_listeners(fresh)
-        fresh.control = self._grounds.control
-        fresh.listeners |= {at: it for at, it in self._grounds.listeners.items() if at in self._own}
+        problems += self._open_listeners(fresh, before)
+        fresh.queue = before.queue
+        fresh.listeners |= {at: it for at, it in before.listeners.items() if at in self._own}
         self._gate.limits = limits(config)
-        self._grounds = fresh
-        return fresh
+        now = time.monotonic()
+        self._problems = {problem: self._problems.get(problem, now) for problem in problems}
+        return Refreshed(fresh, "; ".join(p for p, since in self._problems.items() if now - since < NEWS))
 
-    def _open_listeners(self, fresh: Grounds) -> None:
-        """Keep those that stay, bind the new ones. An endpoint that cannot be bound is left out."""
-        here = {at.endpoint: listener for at, listener in self._grounds.listeners.items()}
+    def _open_listeners(self, fresh: Grounds, before: Grounds) -> list[str]:
+        """Keep those that stay, bind the new ones. An endpoint that cannot be bound is left out: why."""
+        problems = []
+        here = {at.endpoint: listener for at, listener in before.listeners.items()}
         for at in fresh.config.listeners:
-            if at in self._grounds.listeners:
-                fresh.listeners[at] = self._grounds.listeners[at]
+            if at in before.listeners:
+                fresh.listeners[at] = before.listeners[at]
                 continue
             listener = self._listener(at)
             if at.endpoint in here:
@@ -144,8 +152,10 @@ class Appliance:
                     listener.open(self._inherited)
                 except EndpointError as error:
                     maillog.event("listener-failed", problem=error)
+                    problems.append(str(error))
                     continue
             fresh.listeners[at] = listener
+        return problems
 
     def _new_grounds(self, config: Config) -> Grounds:
         return Grounds(config, self._state, self._certificates, self._gate, self._factories, self._shared)
@@ -163,15 +173,15 @@ class Appliance:
         )
 
     def _open_own(self, grounds: Grounds) -> None:
-        """The sockets for commands beside the server. It serves without them where their path is too long."""
-        control = transport.Listener(
+        """The sockets of the state directory. It serves without them where their path is too long."""
+        queue = transport.Listener(
             Endpoint("unix", path_of(self._state.root)),
-            lambda peer: self._factories[CONTROL](peer),
+            lambda peer: self._factories[QUEUE](peer),
             gate=self._gate,
         )
         try:
-            control.open()
-            grounds.control = control
+            queue.open()
+            grounds.queue = queue
             at = Listener(
                 protocol="submission", endpoint=EndpointText(f"unix:{self._state.submission_socket}")
             )
@@ -181,9 +191,11 @@ class Appliance:
         except (EndpointError, ValueError) as error:
             maillog.event("listener-failed", problem=error)
 
-    def _report_certificates(self) -> None:
-        for problem in self._certificates.reload():
+    def _report_certificates(self) -> list[str]:
+        problems = self._certificates.reload()
+        for problem in problems:
             maillog.event("certificate-problem", problem=problem)
+        return problems
 
 
 def _account(config: Config) -> tuple[int, int] | None:
@@ -191,11 +203,6 @@ def _account(config: Config) -> tuple[int, int] | None:
     if config.user is None or os.geteuid() != 0:
         return None
     return privileges.account(config.user, config.group)
-
-
-def _workers(config: Config) -> int:
-    """How many processes serve: as configured, else one a core."""
-    return config.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def _check_user(config: Config) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,6 +24,8 @@ from mailserver.mailbox.steady import SteadyClock
 from mailserver.mailbox.sweep import Sweeper
 from mailserver.pool import Busy
 from mailserver.pop3 import LastLogins
+from mailserver.server.channel import Channel
+from mailserver.server.loop import new_loop, unforeseen
 from mailserver.server.outgoing import Nudges, Outgoing
 from mailserver.server.services import Factory, Services
 from mailserver.server.state import State
@@ -34,13 +37,15 @@ from mailserver.transport.tls import Certificates
 Factories = dict[Listener | str, Factory]
 BEAT = 1.0  # seconds between signs of life
 AGAIN = 5.0  # seconds until a queue that failed is begun anew
-CONTROL = "control"  # the control socket's place among the factories
+QUEUE = "queue"  # the place of the queue's socket among the factories
+MOST_WORKERS = 8  # by default, however many cores there are
 
 
 class Shared:
-    """What all workers of a server have in common, whatever their configuration."""
+    """What all processes of a server have in common, whatever their configuration."""
 
     def __init__(self) -> None:
+        self.channel = Channel()
         self.nudges = Nudges()
         self.last_logins = LastLogins()
 
@@ -48,7 +53,8 @@ class Shared:
 class Grounds:
     """What a family of workers begins with; made before they are forked.
 
-    `factories` is looked up at each connection; each worker fills its own.
+    `factories` is looked up at each connection; each worker fills its own. `workers` is how many there are
+    to be.
     """
 
     def __init__(
@@ -61,22 +67,29 @@ class Grounds:
         shared: Shared,
     ) -> None:
         self.config = config
+        self.workers = config.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
         self.state = state
         self.certificates = certificates
         self.gate = gate
         self.factories = factories
         self.listeners: dict[Listener, transport.Listener] = {}
-        self.control: transport.Listener | None = None
+        self.queue: transport.Listener | None = None  # where the queue is asked
         self.shared = shared
         self.pulse = memoryview(mmap.mmap(-1, SLOTS * 8)).cast("d")
         """When the loop of each worker was alive last, in monotonic time; shared memory, by slot."""
 
     def unbind(self) -> None:
         """Let go of all listening sockets, those of a start that failed half-way too."""
-        for listener in self.listeners.values():
+        for listener in self._all():
             listener.close()
-        if self.control is not None:
-            self.control.close()
+
+    def leave(self) -> None:
+        """Have no part in accepting, in this process: others go on."""
+        for listener in self._all():
+            listener.leave()
+
+    def _all(self) -> list[transport.Listener]:
+        return [*self.listeners.values(), *([self.queue] if self.queue else [])]
 
 
 class Worker:
@@ -90,15 +103,18 @@ class Worker:
 
     def run(self, ready: Callable[[], None], left: Callable[[], None]) -> None:
         """Serve until told to stop; `ready` is called when connections are accepted, `left` when no more."""
-        with asyncio.Runner(loop_factory=_new_loop()) as runner:
+        with asyncio.Runner(loop_factory=new_loop()) as runner:
             runner.run(self._serve(ready, left))
 
     async def _serve(self, ready: Callable[[], None], left: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_unforeseen)
+        loop.set_exception_handler(unforeseen)
         grounds = self._grounds
         self._services = Services(
-            grounds.config, grounds.state.staging, grounds.certificates, grounds.shared.last_logins
+            grounds.config,
+            grounds.state.staging,
+            grounds.certificates,
+            grounds.shared.last_logins,
         )
         self._services.reception.queued = grounds.shared.nudges.tell
         listeners = grounds.listeners
@@ -135,14 +151,14 @@ class Worker:
             except Exception as error:
                 maillog.event("queue-failed", error=type(error).__name__)
             finally:
-                if grounds.control is not None:
-                    grounds.control.pause()
+                if grounds.queue is not None:
+                    grounds.queue.pause()
             await asyncio.sleep(AGAIN)
 
     def _hear_operators(self, factory: Factory) -> None:
-        self._grounds.factories[CONTROL] = factory
-        if self._grounds.control is not None:
-            self._grounds.control.start()
+        self._grounds.factories[QUEUE] = factory
+        if self._grounds.queue is not None:
+            self._grounds.queue.start()
 
     async def _until_told(self, left: Callable[[], None], chores: Sequence[asyncio.Future[None]]) -> None:
         """Return when the worker is to stop, or has retired and its last session has ended."""
@@ -186,20 +202,3 @@ class Worker:
                 removed = await sweep(sweeper, self._services.storage)
                 maillog.event("swept", files_removed=removed)
             await asyncio.sleep(SWEEP_INTERVAL)
-
-
-def _new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's where the platform has it: twice the messages of asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What no session caught: kind only, for the log is no place for a client's data."""
-    error = context.get("exception")
-    maillog.count("loop.unforeseen")
-    maillog.event("unforeseen", error=type(error).__name__ if error else "none", what=context.get("message"))

@@ -26,9 +26,7 @@ class Family(NamedTuple):
     pop3: int
 
     def workers(self) -> set[int]:
-        return set(
-            map(int, Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split())
-        )
+        return children(self.server) - {console(self.server)}
 
     def kill(self, worker: int) -> None:
         os.kill(worker, signal.SIGKILL)
@@ -37,6 +35,11 @@ class Family(NamedTuple):
 
 def children(server: serving.Server) -> set[int]:
     return set(map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()))
+
+
+def console(server: serving.Server) -> int:
+    """The process of the console that began last."""
+    return int(server.events("console-serving")[-1]["process"])
 
 
 @pytest.fixture
@@ -51,6 +54,7 @@ def family() -> Iterator[Family]:
         with site.serve(
             command=serving.patched({"mailserver.server.supervisor:RESPAWN_DELAY": 0.0})
         ) as server:
+            server.event("console-serving")
             yield Family(site, server, smtp, pop3)
 
 
