@@ -1,8 +1,8 @@
 """What every front end gets: the administration, who may use it, and a register of who is connected.
 
-A front end offers `factory(desk) -> Callable[[Peer], asyncio.BaseProtocol]`; the process of the consoles binds
-listeners, and makes a protocol for each connection. The protocol adds itself to `desk.connections` when the
-connection is made, and discards itself when all is cleaned up; there `about()` tells who it is.
+A front end offers `factory(desk) -> Callable[[Peer], asyncio.BaseProtocol]`; the process of the consoles
+binds listeners, and makes a protocol for each connection. The protocol adds itself to `desk.connections`
+when the connection is made, and discards itself when all is cleaned up; there `about()` tells who it is.
 Not here: what is spoken (`control`, `telnet`, `broker`), the process (`server.console`).
 """
 
