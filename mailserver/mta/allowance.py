@@ -1,50 +1,55 @@
-"""How many messages a user may send within an hour and within a day, counted in this process.
+"""How many messages a user may send within an hour and within a day, counted over all processes.
 
-Both spans begin with a user's first message and are over after their time. Not here: recipients of one
-message (`smtp.transaction`), guesses at passwords (`mta.guesses`).
+Both spans begin with a user's first message and are over after their time. Not here: the shared numbers
+(`mta.counts`), recipients of one message (`smtp.transaction`), guesses at passwords (`mta.guesses`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mailserver.mail.reply import Reply
+from mailserver.mta.counts import Counts
 
 HOUR, DAY = 3600.0, 86_400.0  # seconds
-MOST = 100_000  # users counted; of more, the one that has sent nothing for longest is forgotten
 
 
-class _Count:
-    """Messages in one span."""
+class _Span(NamedTuple):
+    """A limit, and the place in a row of the span's beginning; the messages since then follow it."""
 
-    __slots__ = ("began", "messages")
-
-    def __init__(self) -> None:
-        self.began = -math.inf
-        self.messages = 0
+    limit: int
+    seconds: float
+    name: str
+    began: int
 
 
 class Allowance:
-    """The counts of all users. `hourly` and `daily` are numbers of messages, 0 for no limit."""
+    """The counts of all users. `hourly` and `daily` are numbers of messages, 0 for no limit; `clock` is the
+    same in all processes."""
 
-    def __init__(self, hourly: int = 0, daily: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._spans = [
-            (limit, seconds, name)
-            for limit, seconds, name in ((hourly, HOUR, "an hour"), (daily, DAY, "a day"))
-            if limit
-        ]
+    def __init__(
+        self,
+        hourly: int = 0,
+        daily: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        counts: Counts | None = None,
+    ) -> None:
+        spans = (_Span(hourly, HOUR, "an hour", 0), _Span(daily, DAY, "a day", 2))
+        self._spans = [span for span in spans if span.limit]
         self._clock = clock
-        self._users: OrderedDict[str, list[_Count]] = OrderedDict()
+        self._rows = (counts or Counts()).messages
 
     def refusal(self, user: str) -> Reply | None:
         """Why `user` may not send a message now; None if he may."""
-        now = self._clock()
-        for (limit, seconds, name), count in zip(self._spans, self._users.get(user, ()), strict=False):
-            left = count.began + seconds - now
-            if left > 0 and count.messages >= limit:
+        now, row = self._clock(), self._rows.find(user) if self._spans else None
+        if row is None:
+            return None
+        for limit, seconds, name, began in self._spans:
+            left = row[began] + seconds - now
+            if left > 0 and row[began + 1] >= limit:
                 text = f"You may send {limit} messages {name}, try again in {_span(left)}"
                 return Reply(450, "4.7.1", text)
         return None
@@ -56,25 +61,19 @@ class Allowance:
         if refusal := self.refusal(user):
             return refusal
         now = self._clock()
-        for (_, seconds, _), count in zip(self._spans, self._counts(user), strict=True):
-            if count.began + seconds <= now:
-                count.began, count.messages = now, 0
-            count.messages += 1
+        row = self._rows.take(user, now)
+        for _, seconds, _, began in self._spans:
+            if row[began + 1] < 1 or row[began] + seconds <= now:
+                row[began], row[began + 1] = now, 0.0
+            row[began + 1] += 1
         return None
 
     def give_back(self, user: str) -> None:
         """A message that was counted was not taken in."""
-        for count in self._users.get(user, ()):
-            count.messages = max(0, count.messages - 1)
-
-    def _counts(self, user: str) -> list[_Count]:
-        counts = self._users.get(user)
-        if counts is None:
-            counts = self._users[user] = [_Count() for _ in self._spans]
-            if len(self._users) > MOST:
-                self._users.popitem(last=False)
-        self._users.move_to_end(user)
-        return counts
+        row = self._rows.find(user) if self._spans else None
+        if row is not None:
+            for span in self._spans:
+                row[span.began + 1] = max(0.0, row[span.began + 1] - 1)
 
 
 def _span(seconds: float) -> str:

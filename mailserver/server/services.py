@@ -18,6 +18,7 @@ from mailserver.mail.srs import Srs
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.allowance import Allowance
 from mailserver.mta.authentication import Authenticator
+from mailserver.mta.counts import Counts
 from mailserver.mta.forwarding import Forwarding
 from mailserver.mta.reception import Reception
 from mailserver.mta.routing import Mailboxes, Routing
@@ -56,6 +57,7 @@ class Services:
         staging: str,
         certificates: Certificates,
         last_logins: LastLogins | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._config = config
         self._certificates = certificates
@@ -77,9 +79,14 @@ class Services:
         )
         passwords = config.passwords
         self._authenticator = Authenticator(
-            self.directory, self._hashing, config.default_domain, passwords.upgrade, passwords.failure_delay
+            self.directory,
+            self._hashing,
+            config.default_domain,
+            passwords.upgrade,
+            passwords.failure_delay,
+            counts=counts,
         )
-        self._submission = self._submission_rules()
+        self._submission = self._submission_rules(counts)
         self._pop3 = Pop3(self._authenticator, self._mailbox_of, self.storage, last_logins)
 
     def close(self) -> None:
@@ -116,13 +123,13 @@ class Services:
         )
         return lambda peer: smtp.Session(site, peer)
 
-    def _submission_rules(self) -> Submission:
+    def _submission_rules(self, counts: Counts | None) -> Submission:
         config = self._config
         rules = config.submission
         return Submission(
             self._authenticator,
             Senders(self.routing, config.hostname, outgoing.further_senders(config)),
-            Allowance(rules.messages_per_hour, rules.messages_per_day),
+            Allowance(rules.messages_per_hour, rules.messages_per_day, counts=counts),
             hide_client=rules.hide_client,
             vouched=outgoing.vouched(config),
         )

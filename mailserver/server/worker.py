@@ -22,6 +22,7 @@ from mailserver import maillog
 from mailserver.config.model import Config, Listener
 from mailserver.mailbox.steady import SteadyClock
 from mailserver.mailbox.sweep import Sweeper
+from mailserver.mta.counts import Counts
 from mailserver.pool import Busy
 from mailserver.pop3 import LastLogins
 from mailserver.server.channel import Channel
@@ -48,6 +49,7 @@ class Shared:
         self.channel = Channel()
         self.nudges = Nudges()
         self.last_logins = LastLogins()
+        self.counts = Counts()
 
 
 class Grounds:
@@ -115,6 +117,7 @@ class Worker:
             grounds.state.staging,
             grounds.certificates,
             grounds.shared.last_logins,
+            grounds.shared.counts,
         )
         self._services.reception.queued = grounds.shared.nudges.tell
         listeners = grounds.listeners

@@ -501,6 +501,25 @@ def test_guesser_elsewhere_is_not_told_what_is_remembered(world: World) -> None:
     assert world.run(world.login("ann@example.org")) == [(Outcome.OK, 0.0)]
 
 
+def test_guesser_of_the_same_network_cannot_ask_the_memory(world: World) -> None:
+    """Whoever comes from there stands in line as soon as one password was wrong; the owner does, too."""
+    assert world.one("ann@example.org") is Outcome.OK
+    world.time.now += 61
+    guesses = [world.login("ann@example.org", f"guess{number}") for number in range(120)]
+    outcomes = world.run(*guesses, world.login("ann@example.org", "more"), world.login("ann@example.org"))
+    assert outcomes[-2:] == [(Outcome.DELAYED, 0.0)] * 2
+    world.time.now += 61
+    assert world.run(world.login("ann@example.org")) == [(Outcome.OK, 0.0)]
+
+
+def test_guesser_at_one_user_leaves_the_others_their_memory(world: World) -> None:
+    world.add("bob")
+    assert world.one("bob@example.org") is Outcome.OK
+    world.time.now += 61
+    guesses = [world.login("ann@example.org", f"guess{number}") for number in range(120)]
+    assert world.run(*guesses, world.login("bob@example.org"))[-1] == (Outcome.OK, 0.0)
+
+
 def test_right_password_is_hashed_once_for_each_network(world: World) -> None:
     for source in (HOME, AWAY, "2001:db8::1", HOME, AWAY, "2001:db8::2", "::ffff:192.0.2.1"):
         assert world.one("ann@example.org", "test", source) is Outcome.OK

@@ -14,7 +14,6 @@ from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.path import Postmaster
 from mailserver.mail.reply import Reply
 from mailserver.mail.srs import VALID
-from mailserver.mta import allowance
 from mailserver.mta.allowance import DAY, HOUR, Allowance
 from mailserver.mta.dispatch import Accepted, Dispatch
 from mailserver.mta.route import (
@@ -269,12 +268,3 @@ def test_what_is_given_back_may_be_sent() -> None:
 def test_no_limit() -> None:
     counts = Allowance()
     assert all(counts.take("ann") is None for _ in range(1000))
-    assert counts._users == {}
-
-
-def test_counts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allowance, "MOST", 3)
-    counts = Allowance(hourly=1, clock=Clock())
-    for name in ("a", "b", "c", "b", "d"):
-        counts.take(name)
-    assert list(counts._users) == ["b", "c", "d"]
