@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,14 +16,15 @@ import msgspec
 from msgspec import Struct
 from tomlkit.exceptions import TOMLKitError
 
-from mailserver.config import keys, layout
+from mailserver.config import document, keys, layout
 from mailserver.config.history import HistoryError, Version
 from mailserver.config.keys import Key, UnknownKey
 from mailserver.config.load import FILE, Problem, examine
 from mailserver.config.model import FIXED
+from mailserver.config.pending import LONGEST, Pending
 from mailserver.config.proof import NotProven, prove
 from mailserver.config.statements import LayoutError, Statement, line_of, split
-from mailserver.config.versioned import Author, VersionedFile
+from mailserver.config.versioned import Author, TakenBack, VersionedFile
 from mailserver.config.written import written
 
 __all__ = ["Author", "Edit", "EditRefused", "Setting", "Settings", "Version"]
@@ -53,7 +53,11 @@ class Edit(Struct, frozen=True):
 
 
 class Settings:
-    """The settings in a configuration directory. Methods block; raise EditRefused, ConfigError, OSError."""
+    """The settings in a configuration directory. Methods block; raise EditRefused, ConfigError, OSError.
+
+    With `confirm`, a change is taken back unless it is confirmed in so many seconds (`take_back`, which
+    somebody must call when the time is up); meanwhile there are no other changes by machine.
+    """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -64,19 +68,19 @@ class Settings:
     def get(self, key: str = "") -> list[Setting]:
         """The setting `key`, those of the table `key`, or all of them."""
         with _told():
-            text = _decoded(self._file.read())
-            document = _parsed(text)
+            text = document.decoded(self._file.read())
+            values = document.parsed(text)
             wanted = keys.parse(key) if key else None
             if wanted is not None:
-                keys.locate(wanted, document)
-            found = keys.all_keys(document)
+                keys.locate(wanted, values)
             statements = split(text)
-            chosen = (one for one in found if wanted is None or wanted.covers(one))
-            return [_setting(one, text, statements, document) for one in chosen]
+            chosen = (one for one in keys.all_keys(values) if wanted is None or wanted.covers(one))
+            return [_setting(one, text, statements, values) for one in chosen]
 
     def export(self) -> str:
         """The file as it is."""
-        return _decoded(self._file.read())
+        with _told():
+            return document.decoded(self._file.read())
 
     def history(self) -> list[Version]:
         """All versions that are kept, the oldest first."""
@@ -91,16 +95,16 @@ class Settings:
 
     # ---- changing
 
-    def set(self, key: str, text: str, by: Author) -> Edit:
+    def set(self, key: str, text: str, by: Author, confirm: float | None = None) -> Edit:
         """Give a setting the value that `text` means: a TOML value, or a bare word."""
         wanted = _setting_key(key)
 
         def change(before: str) -> str:
             refusal: EditRefused | None = None
             for value in keys.candidates(text):
-                intended = _parsed(before)
+                intended = document.parsed(before)
                 path = keys.locate(wanted, intended)
-                _put(intended, path, value)
+                document.put(intended, path, value)
                 try:
                     return self._proven(before, layout.put(before, path, value), intended)
                 except EditRefused as error:
@@ -108,54 +112,80 @@ class Settings:
             assert refusal is not None
             raise refusal
 
-        return self._edit(change, by, f"set {wanted} {text}")
+        return self._edit(change, by, f"set {wanted} {text}", confirm)
 
-    def unset(self, key: str, by: Author) -> Edit:
+    def unset(self, key: str, by: Author, confirm: float | None = None) -> Edit:
         """Give a setting its default again."""
         wanted = _setting_key(key)
-        return self._edit(lambda before: self._dropped(before, wanted), by, f"unset {wanted}")
+        return self._edit(lambda before: self._dropped(before, wanted), by, f"unset {wanted}", confirm)
 
-    def add(self, table: str, values: Mapping[str, str], by: Author) -> Edit:
+    def add(self, table: str, values: Mapping[str, str], by: Author, confirm: float | None = None) -> Edit:
         """One more `[[listener]]` or `[[relay]]`; the values are given as for `set`."""
         name = _check_array(table, values)
 
         def change(before: str) -> str:
-            intended = _parsed(before)
+            intended = document.parsed(before)
             array = intended.setdefault(table, [])
             array.append(self._chosen(before, table, len(array), values))
             return self._proven(before, layout.append(before, table, array[-1]), intended)
 
-        return self._edit(change, by, f"add {keys.table_text(table, name)}")
+        return self._edit(change, by, f"add {keys.table_text(table, name)}", confirm)
 
-    def remove(self, table: str, name: str, by: Author) -> Edit:
+    def remove(self, table: str, name: str, by: Author, confirm: float | None = None) -> Edit:
         """Take a `[[listener]]` or `[[relay]]` out; comments in it stay."""
         _check_array(table, {})
         key = Key(table, name, "")
-        return self._edit(lambda before: self._dropped(before, key), by, f"remove {key}")
+        return self._edit(lambda before: self._dropped(before, key), by, f"remove {key}", confirm)
 
-    def rollback(self, number: int, by: Author) -> Edit:
+    def rollback(self, number: int, by: Author, confirm: float | None = None) -> Edit:
         """Make the file again what it was in a version; that is a new version."""
         with _told():
-            former = _decoded(self._file.history.text(number))
+            former = document.decoded(self._file.history.text(number))
         self._require_valid(former)
-        return self._edit(lambda before: former, by, f"rollback to {number}")
+        return self._edit(lambda before: former, by, f"rollback to {number}", confirm)
 
     def record_hand_edit(self) -> int | None:
         """Keep what a person has written as a version of its own; its number, None where nothing is new."""
         with _told():
             return self._file.record_hand_edit()
 
+    # ---- changes that wait to be confirmed (`confirm` seconds, from 1 to a day, when they are made)
+
+    def pending(self) -> Pending | None:
+        """The change that waits, until when, and which version comes again otherwise."""
+        return self._file.pending()
+
+    def confirm(self) -> Pending:
+        """The change that waits, stays. Refused: none does."""
+        with _told():
+            pending = self._file.confirm()
+        if pending is None:
+            raise EditRefused("no change waits to be confirmed")
+        return pending
+
+    def take_back(self, by: Author) -> TakenBack:
+        """Back to the last confirmed version, unless a person has edited since. Refused: no change waits."""
+        with _told():
+            done = self._file.take_back(by)
+        if done is None:
+            raise EditRefused("no change waits to be confirmed")
+        return done
+
     # ---- how an edit is made
 
-    def _edit(self, change: Callable[[str], str], by: Author, what: str) -> Edit:
+    def _edit(self, change: Callable[[str], str], by: Author, what: str, confirm: float | None) -> Edit:
+        if confirm is not None and not 1 <= confirm <= LONGEST:
+            raise EditRefused(f"expected 1 second to {LONGEST / 3600:.0f} hours to confirm a change")
         with _told():
-            done = self._file.replace(lambda data: change(_decoded(data)).encode(), by, what[:_LONGEST])
+            done = self._file.replace(
+                lambda data: change(document.decoded(data)).encode(), by, what[:_LONGEST], confirm
+            )
         return Edit(done.number, done.before != done.after, _needing_restart(done.before, done.after))
 
     def _dropped(self, before: str, key: Key) -> str:
-        intended = _parsed(before)
+        intended = document.parsed(before)
         path = keys.locate(key, intended)
-        _remove(intended, path)
+        document.remove(intended, path)
         return self._proven(before, layout.drop(before, path), intended)
 
     def _chosen(self, before: str, table: str, index: int, values: Mapping[str, str]) -> dict[str, Any]:
@@ -214,9 +244,9 @@ def _check_array(table: str, values: Mapping[str, str]) -> str:
     return values.get(keys.NAMED_BY[table], "")
 
 
-def _setting(key: Key, text: str, statements: list[Statement], document: Mapping[str, Any]) -> Setting:
-    path = keys.locate(key, document)
-    node: Any = document
+def _setting(key: Key, text: str, statements: list[Statement], values: Mapping[str, Any]) -> Setting:
+    path = keys.locate(key, values)
+    node: Any = values
     for part in path:
         if isinstance(node, dict) and part not in node:
             default = keys.default_of(key)
@@ -225,42 +255,11 @@ def _setting(key: Key, text: str, statements: list[Statement], document: Mapping
     return Setting(str(key), node, line_of(text, statements, path))
 
 
-def _put(document: dict[str, Any], path: keys.Path, value: Any) -> None:
-    node: Any = document
-    for part in path[:-1]:
-        node = node.setdefault(part, {}) if isinstance(node, dict) else node[part]
-    node[path[-1]] = value
-
-
-def _remove(document: dict[str, Any], path: keys.Path) -> None:
-    node: Any = document
-    for part in path[:-1]:
-        node = node.get(part, {}) if isinstance(node, dict) else node[part]
-    if path[-1] in (node if isinstance(node, dict) else range(len(node))):
-        del node[path[-1]]
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise EditRefused(f"{FILE} is no UTF-8 text") from None
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text.removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
-        raise EditRefused(f"{FILE} is no valid TOML: {error}") from None
-    except RecursionError:
-        raise EditRefused(f"{FILE} is nested too deeply") from None
-
-
 def _needing_restart(before: bytes, after: bytes) -> tuple[str, ...]:
     """The settings among what has changed that a running server cannot change."""
     try:
-        old, new = _parsed(before.decode()), _parsed(after.decode())
-    except (UnicodeDecodeError, EditRefused):
+        old, new = (document.parsed(document.decoded(data)) for data in (before, after))
+    except LayoutError:
         return ()  # a file that said nothing useful
     return tuple(name for name in FIXED if old.get(name) != new.get(name))
 

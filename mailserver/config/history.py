@@ -87,6 +87,10 @@ class History:
         """The file as it was in a version. Raises HistoryError."""
         return self._load(number)[1]
 
+    def front(self, number: int) -> str:
+        """By which front end a version was made. Raises HistoryError."""
+        return self._load(number)[0].front
+
     def latest(self) -> tuple[int, bytes]:
         """Number and text of the last version; 0 and nothing where there is none."""
         numbers = self.numbers()

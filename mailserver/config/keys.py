@@ -92,8 +92,10 @@ def all_keys(document: Mapping[str, Any]) -> Iterator[Key]:
         if inner is None:
             yield Key("", "", table)
             continue
-        names = [name_of(table, one) for one in document.get(table, [])] if table in NAMED_BY else [""]
-        yield from (Key(table, name, key) for name in names for key in _kinds(inner))
+        names = _names(table, document) if table in NAMED_BY else [""]
+        yield from (
+            Key(table, name, key) for name in names if name or table not in NAMED_BY for key in _kinds(inner)
+        )
 
 
 def default_of(key: Key) -> Any:
@@ -102,8 +104,13 @@ def default_of(key: Key) -> Any:
     return next(field.default for field in msgspec.structs.fields(kind) if field.encode_name == key.key)
 
 
-def name_of(table: str, one: Any) -> str:
-    """The name of a table of an array, in the one spelling it has in keys; empty where it has none."""
+def _names(table: str, document: Mapping[str, Any]) -> list[str]:
+    """The names of the tables of an array; empty where one has none, and cannot be edited before it has."""
+    array = document.get(table)
+    return [_name(table, one) for one in array] if isinstance(array, list) else []
+
+
+def _name(table: str, one: Any) -> str:
     value = one.get(NAMED_BY[table]) if isinstance(one, dict) else None
     return _spelled(table, value) if isinstance(value, str) else ""
 
@@ -118,7 +125,7 @@ def candidates(text: str) -> list[Any]:
 
 
 def _index(table: str, name: str, document: Mapping[str, Any]) -> int:
-    names = [name_of(table, one) for one in document.get(table, [])]
+    names = _names(table, document)
     try:
         return names.index(_spelled(table, name))
     except ValueError:

@@ -13,12 +13,14 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from mailserver.config.history import About, History
+from mailserver.config.history import About, History, HistoryError
 from mailserver.config.load import FILE, MAX_FILE, ConfigError
+from mailserver.config.pending import Pending, PendingFile
 from mailserver.durable import exchange
 
 TRIES = 3  # an edit is tried again this often when a person writes at the same moment
 BY_HAND = "by hand"
+UNCONFIRMED = "auto-revert"
 _TEMPORARY = f".{FILE}.new"
 
 
@@ -37,12 +39,21 @@ class Replaced(Struct, frozen=True):
     after: bytes
 
 
+class TakenBack(Struct, frozen=True):
+    """A change that nobody confirmed, by `who`; the version in force now, `by_hand` if edited since."""
+
+    number: int
+    who: str
+    by_hand: bool
+
+
 class VersionedFile:
     """The file in a configuration directory. Methods block; they raise ConfigError, HistoryError, OSError."""
 
     def __init__(self, directory: str) -> None:
         self.path = os.path.join(directory, FILE)
         self.history = History(directory)
+        self._pending = PendingFile(self.history.directory)
 
     def read(self) -> bytes:
         """The content of the file."""
@@ -55,19 +66,56 @@ class VersionedFile:
             raise ConfigError(self.path, "", f"expected at most {MAX_FILE} octets")
         return data
 
-    def replace(self, change: Callable[[bytes], bytes], by: Author, what: str) -> Replaced:
-        """Put in place what `change` makes of the file, as a new version; what `change` raises, passes."""
+    def replace(
+        self, change: Callable[[bytes], bytes], by: Author, what: str, confirm: float | None = None
+    ) -> Replaced:
+        """Put in place what `change` makes of the file, as a new version; what `change` raises, passes.
+
+        With `confirm` it waits so many seconds to be confirmed; meanwhile there are no other changes.
+        """
         for _ in range(TRIES):
             with self.history.locked():
-                self._recover()
+                self._settle()
                 before = self.read()
                 self._note_hand_edit(before)
                 after = change(before)
+                number = self.history.latest()[0]
                 if after == before:
-                    return Replaced(self.history.latest()[0], before, after)
-                self.history.intend(About(utc(time.time()), by.who, by.front, what), after)
-                if self._exchange(before, after):
-                    return Replaced(self.history.settle(), before, after)
+                    return Replaced(number, before, after)
+                if confirm is not None:
+                    self._pending.begin(number, confirm, by.who, by.front)
+                try:
+                    if self._exchange(before, after, _about(by, what)):
+                        return Replaced(self.history.settle(), before, after)
+                finally:
+                    if confirm is not None and self.read() != after:
+                        self._pending.end()  # the change has not come about
+        raise ConfigError(self.path, "", "it is being edited by hand just now")
+
+    def pending(self) -> Pending | None:
+        """The change that waits to be confirmed."""
+        return self._pending.read()
+
+    def confirm(self) -> Pending | None:
+        """Nothing is taken back any more; what waited for this."""
+        with self.history.locked():
+            pending = self._pending.read()
+            self._pending.end()
+            return pending
+
+    def take_back(self, by: Author) -> TakenBack | None:
+        """Put the last confirmed version in place again, unless a person has edited the file since.
+
+        None where nothing waits to be confirmed.
+        """
+        for _ in range(TRIES):
+            with self.history.locked():
+                self._recover()
+                pending = self._pending.read()
+                if pending is None:
+                    return None
+                if (done := self._take_back(pending, by)) is not None:
+                    return done
         raise ConfigError(self.path, "", "it is being edited by hand just now")
 
     def record_hand_edit(self) -> int | None:
@@ -76,12 +124,38 @@ class VersionedFile:
             self._recover()
             return self._note_hand_edit(self.read())
 
-    def _exchange(self, before: bytes, after: bytes) -> bool:
+    def _settle(self) -> None:
+        """Finish what a crash or a time to confirm has left. Raises HistoryError while one runs."""
+        self._recover()
+        pending = self._pending.read()
+        if pending is not None and pending.left():
+            raise HistoryError(f"a change by {pending.who} waits to be confirmed until {pending.until}")
+        if pending is not None:
+            self._take_back(pending, Author(pending.who, UNCONFIRMED))
+
+    def _take_back(self, pending: Pending, by: Author) -> TakenBack | None:
+        """None where a person is writing just now, and then nothing is done."""
+        now = self.read()
+        self._note_hand_edit(now)
+        number = self.history.latest()[0]
+        edited_since = number > pending.back + 1 and self.history.front(number) == BY_HAND
+        if number == pending.back + 1:
+            former = self.history.text(pending.back)
+            if not self._exchange(now, former, _about(by, f"back to version {pending.back}")):
+                return None
+            number = self.history.settle()
+        self._pending.end()
+        return TakenBack(number, pending.who, edited_since)
+
+    def _exchange(self, before: bytes, after: bytes, about: About) -> bool:
         """False, and nothing changed, where a person has written meanwhile."""
+        self.history.intend(about, after)
         try:
             exchange.replace_known(self._real(), self._temporary(), before, after)
-        except exchange.Changed:
+        except exchange.Changed as changed:
             self.history.forget()
+            if changed.overtaken is not None:
+                self._record_by_hand(changed.overtaken)
             return False
         except BaseException:
             self._recover()
@@ -90,10 +164,11 @@ class VersionedFile:
 
     def _note_hand_edit(self, data: bytes) -> int | None:
         number, last = self.history.latest()
-        if number and last == data:
-            return None
+        return None if number and last == data else self._record_by_hand(data)
+
+    def _record_by_hand(self, data: bytes) -> int:
         status = os.stat(self.path)
-        about = About(utc(status.st_mtime), _account(status.st_uid), BY_HAND, "edited by hand")
+        about = About(_utc(status.st_mtime), _account(status.st_uid), BY_HAND, "edited by hand")
         return self.history.record(about, data)
 
     def _recover(self) -> None:
@@ -129,8 +204,11 @@ class VersionedFile:
         return os.path.join(os.path.dirname(self._real()), _TEMPORARY)
 
 
-def utc(seconds: float) -> str:
-    """A time in ISO 8601."""
+def _about(by: Author, what: str) -> About:
+    return About(_utc(time.time()), by.who, by.front, what)
+
+
+def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 

@@ -21,7 +21,14 @@ _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 class Changed(Exception):
-    """The file is not any more what was read; it was left as it is."""
+    """The file is not any more what was read; it was left as it is.
+
+    `overtaken` is what a person wrote who at once wrote again, over what is now there.
+    """
+
+    def __init__(self, overtaken: bytes | None = None) -> None:
+        super().__init__()
+        self.overtaken = overtaken
 
 
 def replace_known(path: str, temporary: str, known: bytes, data: bytes) -> None:
@@ -77,12 +84,14 @@ def _swap(path: str, temporary: str, known: bytes, data: bytes) -> None:
             raise Changed
         os.rename(temporary, path)
         return
-    if _content(temporary) == known:
+    theirs = _content(temporary)
+    if theirs == known:
         return
     exchange(temporary, path)
-    if _content(temporary) != data:  # written once more before it was back: the later one counts
-        exchange(temporary, path)
-    raise Changed
+    if _content(temporary) == data:
+        raise Changed
+    exchange(temporary, path)  # written once more before it was back: the later one counts
+    raise Changed(overtaken=theirs)
 
 
 def _content(path: str) -> bytes:
