@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.config.editing import EditRefused
 from mailserver.config.load import ConfigError
 from mailserver.directory.entries import Exists, Malformed, Missing, Unavailable
 from mailserver.mail.address import AddressError
@@ -18,7 +19,7 @@ class Forbidden(Refused):
     """The operation is not for this operator."""
 
 
-EXPECTED = (Refused, ConfigError, Exists, Missing, Malformed, Unavailable, AddressError)
+EXPECTED = (Refused, ConfigError, EditRefused, Exists, Missing, Malformed, Unavailable, AddressError)
 """What an operation raises for reasons that the operator is told: the text of each is one line for him."""
 
 
