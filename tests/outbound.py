@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from office import HASH, Office
+from office import CONFIGURATION, HASH, Office
 
 from mailserver.directory import User
 from mailserver.mail.address import Address
@@ -36,6 +36,7 @@ FORWARDING = {
     "away.test/domain.toml": 'catch_all = "boss@elsewhere.test"\n',
     "away.test/users/real": HASH,
 }
+PEOPLE = CONFIGURATION | FORWARDING
 
 
 class MemoryAuthenticator:
