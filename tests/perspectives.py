@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+from twisted.spread.jelly import jelly
 
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.administration import Administration
@@ -23,6 +26,7 @@ from mailserver.admin.server import NoServer
 from mailserver.config.model import Config
 from mailserver.console import broker
 from mailserver.console.desk import FrontDesk
+from mailserver.console.pb.octets import Reader
 from mailserver.mail.address import parse_mailbox
 from mailserver.pool import Pool
 from mailserver.transport.connections import Connections
@@ -56,7 +60,7 @@ class Behind(NoServer):
         self._readers: list[asyncio.Queue[str]] = []
 
     async def ask_queue(self, request):
-        return Answer(listed=self.queue)
+        return Answer(listed=tuple(entry for entry in self.queue if entry.id > request.after))
 
     async def events(self) -> AsyncIterator[str]:
         lines: asyncio.Queue[str] = asyncio.Queue()
@@ -103,10 +107,10 @@ class Office:
             self.operators.add(name, role, PASSWORD, domains)
 
     @contextlib.contextmanager
-    def listening(self, endpoint: str, **settings) -> Iterator[Listener]:
-        """The broker at an endpoint; `.port` is where it listens."""
+    def listening(self, endpoint: str, front=broker, **settings) -> Iterator[Listener]:
+        """A front end at an endpoint; `.port` is where it listens."""
         gate = Gate(Limits(connections=100, per_address=0, handshake_timeout=5))
-        listener = Listener(parse(endpoint), broker.factory(self.desk), gate=gate, **settings)
+        listener = Listener(parse(endpoint), front.factory(self.desk), gate=gate, **settings)
         listener.open()
         listener.start()
         listener.port = listener.endpoint.kind != "unix" and listener.sockets[0].getsockname()[1]
@@ -138,7 +142,8 @@ async def wrong(deferred):
     try:
         await deferred
     except Exception as error:
-        say([str(getattr(error, "remoteType", type(error).__name__)), str(error)])
+        kind = getattr(error, "remoteType", type(error).__name__)
+        say([kind.decode() if isinstance(kind, bytes) else kind, str(error)])
     else:
         say("no error")
 
@@ -156,7 +161,7 @@ def connect(factory):
         endpoint = endpoints.wrapClientTLS(
             ssl.optionsForClientTLS("mx.example.test", trustRoot=trusted),
             endpoints.TCP4ClientEndpoint(reactor, "127.0.0.1", int(port)))
-        return endpoint.connect(factory)
+        endpoint.connect(factory).addErrback(factory._failAll)
 
 async def main():
     factory = pb.PBClientFactory()
@@ -165,9 +170,13 @@ async def main():
 {body}
 
 failures = []
-done = defer.ensureDeferred(main())
-done.addErrback(failures.append)
-done.addBoth(lambda _: reactor.stop())
+
+def begin():
+    done = defer.ensureDeferred(main())
+    done.addErrback(failures.append)
+    done.addBoth(lambda _: reactor.stop())
+
+reactor.callWhenRunning(begin)
 reactor.run()
 if failures:
     failures[0].printTraceback(sys.stderr)
@@ -175,11 +184,78 @@ if failures:
 '''
 
 
+class Raw:
+    """A client that says what it likes, octet by octet."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self._expressions = Reader(1 << 30)
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    async def connect(cls, path: str) -> Self:
+        raw = cls(*await asyncio.open_unix_connection(path))
+        assert await raw.hear() == [b"pb"]
+        raw.writer.write(b"\x02\x82pb")
+        assert await raw.hear() == [b"version", 6]
+        raw.say([b"version", 6])
+        return raw
+
+    def say(self, expression: object) -> None:
+        self.writer.write(encoded(expression))
+
+    async def hear(self) -> object:
+        """The next expression; None at the end."""
+        while (expression := self._expressions.next()) is None:
+            if not (octets := await self._reader.read(65536)):
+                return None
+            self._expressions.feed(octets)
+        return expression
+
+    def begin(self, target: object, name: bytes, *args: object, **kwargs: object) -> int:
+        number = next(self._numbers)
+        self.say([b"message", number, target, name, 1, jelly(args), jelly(kwargs)])
+        return number
+
+    async def call(self, target: object, name: bytes, *args: object, **kwargs: object) -> object:
+        """What comes back, as it stands on the wire: [answer, value] or [error, value]."""
+        number = self.begin(target, name, *args, **kwargs)
+        while (heard := await self.hear()) is not None:
+            if heard[1] == number:
+                return [heard[0], heard[2]]
+        return None
+
+    async def login(self) -> int:
+        """The number of the perspective."""
+        [kind, [remote, number]] = await self.call(b"root", b"login")
+        assert (kind, remote) == (b"answer", b"remote")
+        return number
+
+    async def rest(self) -> list[object]:
+        """All that comes until the server closes."""
+        heard = []
+        with contextlib.suppress(ConnectionError):
+            while (expression := await self.hear()) is not None:
+                heard.append(expression)
+        return heard
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+def encoded(expression: object) -> bytes:
+    """As Twisted writes it."""
+    from twisted.spread.banana import encode
+
+    return encode(expression)
+
+
 async def client(address: str, body: str) -> list[object]:
     """Run the body of a coroutine that has `root`, and helpers; what it `say`s."""
     program = _PROGRAM.replace("{body}", "\n".join("    " + line for line in body.strip("\n").splitlines()))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, address, stdout=asyncio.subprocess.PIPE, env=_environment()
+        sys.executable, "-c", program, address, stdout=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(30):
@@ -189,8 +265,3 @@ async def client(address: str, body: str) -> list[object]:
             process.kill()
     assert process.returncode == 0
     return [json.loads(line) for line in output.splitlines()]
-
-
-def _environment() -> dict[str, str]:
-    """What a program on another machine would have: no code of ours is needed."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -22,9 +22,10 @@ from mailserver.admin.roles import Operator
 from mailserver.console.desk import FrontDesk
 from mailserver.console.pb import octets, values
 from mailserver.console.pb.octets import Expression, Malformed, Reader
-from mailserver.console.pb.perspective import View, perspective
+from mailserver.console.pb.perspective import perspective
 from mailserver.console.pb.references import Method, Reference, begin
 from mailserver.console.pb.streams import Streams
+from mailserver.console.pb.view import View
 from mailserver.pool import Busy
 from mailserver.transport.listener import Peer
 from mailserver.transport.twisted import Bounds, Hosted

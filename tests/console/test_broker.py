@@ -74,17 +74,95 @@ def test_an_account_that_is_nobodys_logs_in_with_a_password(says, office, monkey
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_over_tcp_and_tls_by_name_and_password(kind, office, tmp_path):
-    make_self_signed(str(tmp_path), ["mx.example.test"])
-    certificates = Certificates(str(tmp_path))
+    if kind == "tls":
+        pytest.importorskip(
+            "OpenSSL", reason="a stock client speaks TLS with pyOpenSSL, which is not installed"
+        )
+    make_self_signed(str(tmp_path / "tls"), ["mx.example.test"])
+    certificates = Certificates(str(tmp_path / "tls"))
     assert certificates.reload() == []
 
     async def conversation():
         with office.listening(f"{kind}:127.0.0.1:0", certificates=certificates) as listener:
             address = f"{kind}:{listener.port}"
             if kind == "tls":
-                address += f":{tmp_path}/mx.example.test/fullchain.pem"
+                address += f":{tmp_path}/tls/mx.example.test/fullchain.pem"
             return await client(
                 address, 'await wrong(root.callRemote("login"))\n' + authenticated("owen", LIST)
             )
 
     assert asyncio.run(conversation()) == [[NO_METHOD, "no such method"], ["example.test", "other.test"]]
+
+
+def test_a_wrong_password_says_nothing_of_the_name_and_the_third_ends_the_connection(says):
+    guess = 'await wrong(root.callRemote("authenticate", {!r}, "guess"))\n'
+    told = says("".join(map(guess.format, ("owen", "nobody", "ann@example.test", "owen"))))
+    assert told[:3] == [[REFUSED, "wrong name or password"]] * 3
+    assert told[3][0] in ("PBConnectionLost", "DeadReferenceError")
+
+
+@pytest.mark.parametrize("arguments", ["", "'owen'", "1, 2", "['owen'], {}", "None, None", "'a', 'b', 'c'"])
+def test_a_login_takes_a_name_and_a_password(arguments, says):
+    [refused] = says(f'await wrong(root.callRemote("authenticate", {arguments}))')
+    assert refused[0] == REFUSED and refused[1].startswith("expected ")
+
+
+def test_nobody_logs_in_twice(says):
+    body = authenticated("owen", 'await wrong(root.callRemote("login"))')
+    assert says(body) == [[REFUSED, "logged in already, as owen"]]
+
+
+# ---- what there is
+
+
+def test_a_user_is_added_looked_at_and_removed(says, office):
+    body = """
+users = await me.callRemote("users")
+added = await users.callRemote("add", "bob@example.test", "a good password", quota="1G")
+say(added["address"])
+bob = await users.callRemote("user", "bob@example.test")
+say((await bob.callRemote("show"))["quota"])
+await bob.callRemote("set", enabled=False)
+say((await bob.callRemote("show"))["enabled"])
+say((await bob.callRemote("mailbox_show"))["messages"])
+await bob.callRemote("remove", mail="delete")
+await wrong(bob.callRemote("show"))
+await wrong(users.callRemote("user", "bob@example.test"))
+"""
+    missing = [REFUSED, "no user bob@example.test"]
+    assert says(authenticated("owen", body)) == [
+        "bob@example.test",
+        1 << 30,
+        False,
+        0,
+        missing,
+        missing,
+    ]
+
+
+def test_arguments_that_make_no_sense_are_refused_in_words(says):
+    body = """
+domains, aliases = await me.callRemote("domains"), await me.callRemote("aliases")
+await wrong(domains.callRemote("add"))
+await wrong(domains.callRemote("add", "new.test", "another"))
+await wrong(domains.callRemote("add", "new.test", domain="new.test"))
+await wrong(domains.callRemote("add", "new.test", colour="red"))
+await wrong(domains.callRemote("add", {"a": [1]}))
+await wrong(domains.callRemote("add", "..", quota="1G"))
+await wrong(domains.callRemote("list", 1.5))
+await wrong(domains.callRemote("list", object()))
+say((await aliases.callRemote("add", "all@example.test", "ann@example.test", "x@other.test"))["targets"])
+say((await aliases.callRemote("add", "few@example.test", ["ann@example.test"]))["targets"])
+"""
+    assert says(authenticated("owen", body)) == [
+        [REFUSED, "domain add needs DOMAIN (domain)"],
+        [REFUSED, "domain add takes domain"],
+        [REFUSED, "domain is given twice"],
+        [REFUSED, "domain add knows no 'colour'"],
+        [REFUSED, "domain: expected a text of at most 8192 characters"],
+        [REFUSED, "domain: '..': no domain such as example.org"],
+        [REFUSED, "only texts, whole numbers, True, False, None, lists, tuples and dictionaries are taken"],
+        [REFUSED, "only texts, whole numbers, True, False, None, lists, tuples and dictionaries are taken"],
+        ["ann@example.test", "x@other.test"],
+        ["ann@example.test"],
+    ]

@@ -6,7 +6,8 @@ recipients. He commands those from his domains alone: the others are somebody el
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mailserver.admin.administration import Call
 
 MOST = 10_000  # entries of an answer
+WATCHED = 1000  # of the queue, its head, that is looked at again and again
+_EVERY = 1.0  # seconds between two looks
 
 
 def _id(text: str) -> object:
@@ -44,6 +47,16 @@ async def list_(call: Call, after: str = "", most: int = MOST) -> list[QueueEntr
         if (seen := _seen(call.operator, entry)) is not None:
             found.append(seen)
     return found
+
+
+async def watch(call: Call) -> AsyncIterator[list[QueueEntry]]:
+    shown: list[QueueEntry] | None = None
+    while True:
+        found = await list_(call, most=WATCHED)
+        if found != shown:
+            yield found
+        shown = found
+        await asyncio.sleep(_EVERY)
 
 
 async def show(call: Call, id: str) -> QueueDetails:
@@ -118,6 +131,14 @@ OPERATIONS = (
         ),
         _LOOKS,
         Scope.VIEW,
+    ),
+    Operation(
+        "queue list --watch",
+        f"The first {WATCHED} messages, at once and whenever they have changed.",
+        watch,
+        roles=_LOOKS,
+        scope=Scope.VIEW,
+        stream=True,
     ),
     Operation(
         "queue show",

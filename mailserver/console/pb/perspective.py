@@ -2,26 +2,21 @@
 
 Made of the table of operations: `domain add` is the method `add` of the reference that the method `domains`
 gives, and what his role may not do is not there. Things are references, too: `domains.domain(name)` answers
-with one that has the operations on that domain, if it is there for him.
+with one that has the operations on that domain, if it is there for him. What phrases watch is mirrored:
+`queue list --watch` is the method `watch` of the queue, `status --watch` is `watch_status`.
 Not here: what a reference is (`references`), whether it may be done after all (`admin.administration`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import msgspec
-
-from mailserver.admin.administration import Administration
-from mailserver.admin.operation import ADDRESS, DOMAIN, Operation, Parameter, Scope
-from mailserver.admin.roles import Operator
-from mailserver.admin.table import TABLE
+from mailserver.admin.operation import ADDRESS, DOMAIN, Operation, Parameter
+from mailserver.console.pb import typed
 from mailserver.console.pb.references import Given, Method, Reference, given
-from mailserver.console.pb.streams import Streams
-
-FRONT = "pb"
+from mailserver.console.pb.streams import Mirror
+from mailserver.console.pb.view import View
 
 TOPICS = {
     "alias": "aliases",
@@ -36,31 +31,7 @@ TOPICS = {
 }
 """The first word of an operation, and the reference that has its others; a word not here is both."""
 
-
-@dataclass(frozen=True)
-class View:
-    """The administration as it is for one operator over one connection."""
-
-    administration: Administration
-    operator: Operator
-    streams: Streams
-
-    def operations(self) -> list[Operation]:
-        """All that he may do at all."""
-        return [operation for operation in TABLE.values() if _is_for(self.operator, operation)]
-
-    async def perform(self, operation: Operation, said: Given) -> object:
-        """Its values as plain ones. Raises what the administration raises."""
-        result = await self.administration.perform(self.operator, FRONT, operation.words, said)
-        return msgspec.to_builtins(result)
-
-    async def watch(self, operation: Operation, said: Given) -> AsyncGenerator[object, None]:
-        async for value in self.administration.watch(self.operator, FRONT, operation.words, said):
-            yield msgspec.to_builtins(value)
-
-
-def _is_for(operator: Operator, operation: Operation) -> bool:
-    return operation.allows(operator.role) and (operator.of_server or operation.scope is not Scope.SERVER)
+_WATCHED = " --watch"
 
 
 def perspective(view: View) -> Reference:
@@ -68,14 +39,14 @@ def perspective(view: View) -> Reference:
     topics: dict[str, list[Operation]] = defaultdict(list)
     methods: dict[str, Method] = {}
     for operation in view.operations():
-        topic, _, rest = operation.words.partition(" ")
+        topic, _, rest = operation.words.removesuffix(_WATCHED).partition(" ")
         if rest:
             topics[topic].append(operation)
         else:
-            methods[topic] = _method(view, operation, {})
+            methods[_verb(operation)] = _method(view, operation, {})
     for topic, operations in topics.items():
         methods[TOPICS.get(topic, topic)] = _topic(view, topic, operations)
-    return Reference(methods)
+    return Reference({**methods, **typed.methods(view)})
 
 
 def _topic(view: View, topic: str, operations: Iterable[Operation]) -> Method:
@@ -124,7 +95,11 @@ def _key(operation: Operation) -> Parameter | None:
 
 
 def _verb(operation: Operation) -> str:
-    return operation.words.partition(" ")[2].replace(" ", "_")
+    words = operation.words.removesuffix(_WATCHED).split()
+    verb = "_".join(words[1:] or words)
+    if operation.words.endswith(_WATCHED):
+        return "watch" if verb == "list" else f"watch_{verb}"
+    return verb
 
 
 def _both(operation: Operation) -> str:
@@ -133,6 +108,13 @@ def _both(operation: Operation) -> str:
 
 def _method(view: View, operation: Operation, said: Given) -> Method:
     role = view.operator.role
+    if operation.words.endswith(_WATCHED):
+
+        async def mirror(*args: object, **kwargs: object) -> Mirror:
+            states = view.states(operation, given(operation, role, said, args, kwargs))
+            return await view.streams.mirror(states)
+
+        return mirror
     if operation.stream:
 
         async def watch(observer: object, *args: object, **kwargs: object) -> Reference:

@@ -56,7 +56,10 @@ class Streams:
     async def mirror(self, states: AsyncGenerator[State, None]) -> Mirror:
         """A mirror of the states, from the first one on. Raises Refused, and what `states` raises."""
         self._require_room()
-        mirror = Mirror(await anext(states))
+        first = await anext(states, None)
+        if first is None:
+            raise Refused("there is nothing to watch")
+        mirror = Mirror(first)
         task = self._run(self._follow(mirror, states))
         mirror.forgotten = task.cancel
         return mirror

@@ -1,0 +1,65 @@
+"""Phrases over Perspective Broker: what a person types at `mailserver console` on another machine.
+
+One grammar for all front ends (`admin.phrases`); here it is methods. Not here: the program that the person
+sits at (`cli`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailserver.admin import phrases
+from mailserver.admin.completion import complete
+from mailserver.admin.operation import Parameter
+from mailserver.admin.refused import Refused
+from mailserver.console.pb.references import Method
+from mailserver.console.pb.view import FRONT, View
+
+
+def methods(view: View) -> Mapping[str, Method]:
+    """The methods of a perspective that are about phrases."""
+    role = view.operator.role
+
+    async def phrase(text: object, given: object = None, observer: object = None) -> object:
+        """Carry a phrase out, with what is not said in it (secrets) by name; `observer` is for streams."""
+        operation, said = phrases.parse(_text(text), role)
+        said = {**said, **_names(given)}
+        if operation.stream:
+            return view.streams.subscribe(observer, view.watch(operation, said))
+        return await view.perform(operation, said)
+
+    async def asks(text: object) -> object:
+        """What the phrase is about to do, for who types it: what to ask for, and how it will answer."""
+        read = phrases.parse(_text(text), role)
+        operation = read.operation
+        return {
+            "words": operation.words,
+            "secrets": [one.name for one in read.secrets if one.needed],
+            "stream": operation.stream,
+            "destroys": operation.destroys,
+        }
+
+    async def completions(text: object) -> object:
+        return await complete(_text(text), role, suggest)
+
+    async def suggest(parameter: Parameter, begun: str) -> list[str]:
+        return await view.administration.suggest(view.operator, FRONT, parameter, begun)
+
+    async def help(words: object = "") -> object:
+        return phrases.help(role, _text(words))
+
+    return {"phrase": phrase, "asks": asks, "complete": completions, "help": help}
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > phrases.MOST:
+        raise Refused(f"expected a phrase of at most {phrases.MOST} characters")
+    return value
+
+
+def _names(value: object) -> Mapping[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Refused("expected a dictionary of what is given")
+    return value

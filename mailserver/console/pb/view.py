@@ -1,0 +1,51 @@
+"""The administration as it is for one operator over one connection: operations in, plain values out.
+
+Not here: whether he may (`admin.administration`), references (`perspective`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from mailserver.admin.administration import Administration
+from mailserver.admin.operation import Operation, Scope
+from mailserver.admin.roles import Operator
+from mailserver.admin.table import TABLE
+from mailserver.console.pb.streams import State, Streams
+
+FRONT = "pb"
+
+
+@dataclass(frozen=True)
+class View:
+    """The administration as it is for one operator over one connection."""
+
+    administration: Administration
+    operator: Operator
+    streams: Streams
+
+    def operations(self) -> list[Operation]:
+        """All that he may do at all."""
+        return [operation for operation in TABLE.values() if _is_for(self.operator, operation)]
+
+    async def perform(self, operation: Operation, said: Mapping[str, object]) -> object:
+        """Its values as plain ones. Raises what the administration raises."""
+        result = await self.administration.perform(self.operator, FRONT, operation.words, said)
+        return msgspec.to_builtins(result)
+
+    async def states(self, operation: Operation, said: Mapping[str, object]) -> AsyncGenerator[State, None]:
+        """What a stream shows again and again: values by name, or entries by what they are named by."""
+        async for value in self.administration.watch(self.operator, FRONT, operation.words, said):
+            plain = msgspec.to_builtins(value)
+            yield plain if isinstance(plain, dict) else {str(next(iter(one.values()))): one for one in plain}
+
+    async def watch(self, operation: Operation, said: Mapping[str, object]) -> AsyncGenerator[object, None]:
+        async for value in self.administration.watch(self.operator, FRONT, operation.words, said):
+            yield msgspec.to_builtins(value)
+
+
+def _is_for(operator: Operator, operation: Operation) -> bool:
+    return operation.allows(operator.role) and (operator.of_server or operation.scope is not Scope.SERVER)
