@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from mailserver import maillog
 from mailserver.admin.control import path_of
 from mailserver.config.load import ConfigError, load
-from mailserver.config.model import Config, Listener
+from mailserver.config.model import FIXED, Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
 from mailserver.server import console, notify, privileges
@@ -35,9 +35,6 @@ from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
 SPARE_DESCRIPTORS = 500  # for mailboxes, the queue and ourselves
-LOOPBACK = ("127.", "::1", "localhost")
-# What a running server cannot change: it would be another server.
-FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file")
 NEWS = 10.0  # seconds for which a problem is part of the answer to who changed something
 
 
@@ -212,7 +209,7 @@ def _check_user(config: Config) -> None:
     open_to_others = [
         listener.endpoint
         for listener in config.listeners
-        if (endpoint := parse(listener.endpoint)).kind == "tcp" and not endpoint.target.startswith(LOOPBACK)
+        if (endpoint := parse(listener.endpoint)).kind == "tcp" and not endpoint.is_local
     ]
     if open_to_others:
         raise StartError(
