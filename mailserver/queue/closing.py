@@ -62,7 +62,7 @@ class Closing:
                 outcome=outcome.kind.value,
                 remote=queued.remote or None,
                 reply=queued.reply,
-                attempt=queued.attempts,
+                attempt=queued.attempts if outcome.tried else None,
                 age=round(now - round_.entry.arrived, 1),
             )
 

@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
     `unreachable`: nothing was said about this message, for no conversation came about (no connection, no
     greeting, no TLS, a login refused): other messages would have fared the same, so the destination is
     left alone for a while.
+    `tried`: no courier was asked where it is false, for the destination is being left alone.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
     dsn_passed_on: bool = False
     final: bool = False
     unreachable: bool = False
+    tried: bool = True
 
     @property
     def reply(self) -> str:

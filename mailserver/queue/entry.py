@@ -40,6 +40,7 @@ class Status(Enum):
 class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recipient and its story so far. Times in UNIX time; `reply` is what `remote` said last.
 
+    `passed_over`: how often it was due and not tried, for its destination was being left alone.
     `enhanced` is the status code of RFC 3463 that belongs to it. `reported`: the sender was told the end.
     """
 
@@ -47,11 +48,17 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
     status: Status = Status.PENDING
     due: float = 0.0
     attempts: int = 0
+    passed_over: int = 0
     last_attempt: float = 0.0
     reply: str = ""
     enhanced: str = ""
     remote: str = ""
     reported: bool = False
+
+    @property
+    def turns(self) -> int:
+        """How often it was due; what the schedule counts."""
+        return self.attempts + self.passed_over
 
     @property
     def owes_report(self) -> bool:

@@ -148,7 +148,7 @@ class Reports:
 
 def _wants_delay(queued: Queued) -> bool:
     wishes = queued.recipient.notify
-    return queued.status is Status.PENDING and queued.attempts > 0 and (not wishes or "DELAY" in wishes)
+    return queued.status is Status.PENDING and queued.turns > 0 and (not wishes or "DELAY" in wishes)
 
 
 def _fates(subjects: list[Queued], retry_until: float) -> Iterator[Fate]:

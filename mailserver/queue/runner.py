@@ -34,11 +34,13 @@ from mailserver.queue.spool import Spool
 
 class Limits(msgspec.Struct, frozen=True):
     """`deliveries` at once; `entries` at work, so in memory; seconds: `patience` for one delivery, whatever
-    its courier does, and `rescan` between looks for entries that another process put into the spool."""
+    its courier does, and the time its octets take at `rate` in a second (the courier's own limit comes first);
+    `rescan` between looks for entries that another process put into the spool."""
 
     deliveries: int = 100
     entries: int = 1000
     patience: float = 2 * HOUR
+    rate: int = 500
     rescan: float = 60.0
 
 
@@ -224,7 +226,8 @@ class Runner:
         self._carrying.add(delivery)
         delivery.add_done_callback(self._carrying.discard)
         try:
-            outcomes = await asyncio.wait_for(delivery, self.limits.patience)
+            patience = self.limits.patience + job.round.entry.wire_size / self.limits.rate
+            outcomes = await asyncio.wait_for(delivery, patience)
         except TimeoutError:
             return [TOO_LONG] * count
         except asyncio.CancelledError:

@@ -33,19 +33,19 @@ class Schedule(msgspec.Struct, frozen=True):
         """The longest wait there is."""
         return max(self.intervals) * (1 + self.jitter)
 
-    def next_attempt(self, attempts: int, arrived: float, now: float, chance: float) -> float:
-        """When attempt number `attempts` + 1 is due; `chance` is 0 to 1. One is made when time is up."""
-        interval = self.intervals[min(attempts, len(self.intervals)) - 1]
+    def next_attempt(self, turns: int, arrived: float, now: float, chance: float) -> float:
+        """When one that was due `turns` times is due again; `chance` is 0 to 1. It is when time is up."""
+        interval = self.intervals[min(turns, len(self.intervals)) - 1]
         due = now + interval * (1 + self.jitter * (2 * chance - 1))
         end = arrived + self.lifetime
         return min(due, end) if end > now else due
 
-    def is_over(self, attempts: int, arrived: float, now: float) -> bool:
-        """Whether to give up after `attempts`. Not by the clock alone: it may have leapt, or been off.
+    def is_over(self, turns: int, arrived: float, now: float) -> bool:
+        """Whether to give up after `turns`. Not by the clock alone: it may have leapt, or been off.
 
-        Half of the attempts that fit into the lifetime must have been made.
+        It must have been due half as often as fits into the lifetime.
         """
-        return now - arrived >= self.lifetime and attempts >= _planned(self) // 2
+        return now - arrived >= self.lifetime and turns >= _planned(self) // 2
 
     def is_late(self, arrived: float, now: float) -> bool:
         """Whether the sender should hear that it takes longer."""

@@ -41,17 +41,17 @@ def without_content(entry: Entry, schedule: Schedule, now: float) -> Entry:
 
 def left_alone(reason: Outcome | None) -> Outcome:
     """What a message hears that was not tried because its destination just failed for another one."""
-    return (reason or TROUBLE)._replace(kind=Kind.DEFERRED, unreachable=False)
+    return (reason or TROUBLE)._replace(kind=Kind.DEFERRED, unreachable=False, tried=False)
 
 
 def _after(
     entry: Entry, queued: Queued, outcome: Outcome, schedule: Schedule, now: float, chance: float
 ) -> Queued:
-    attempts = queued.attempts + 1
     queued = replace(
         queued,
-        attempts=attempts,
-        last_attempt=now,
+        attempts=queued.attempts + outcome.tried,
+        passed_over=queued.passed_over + (not outcome.tried),
+        last_attempt=now if outcome.tried else queued.last_attempt,
         reply=clean(outcome.reply),
         enhanced=outcome.status,
         remote=clean(outcome.remote),
@@ -61,6 +61,6 @@ def _after(
         return replace(queued, status=status, reported=outcome.dsn_passed_on)
     if outcome.kind is Kind.FAILED:
         return replace(queued, status=Status.FAILED)
-    if schedule.is_over(attempts, entry.arrived, now):
+    if schedule.is_over(queued.turns, entry.arrived, now):
         return replace(queued, status=Status.FAILED, enhanced="4.4.7")  # RFC 3463 §3.5: time expired
-    return replace(queued, due=schedule.next_attempt(attempts, entry.arrived, now, chance))
+    return replace(queued, due=schedule.next_attempt(queued.turns, entry.arrived, now, chance))

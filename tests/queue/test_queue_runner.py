@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mailserver import maillog
+from mailserver.delivery import limits as delivery_limits
+from mailserver.delivery.limits import attempt_time
 from mailserver.mail.address import parse_mailbox
 from mailserver.mail.envelope import Recipient
 from mailserver.queue.courier import Delivery, Kind, Outcome, Pace
@@ -190,8 +192,39 @@ def test_back_off_is_the_destinations(world: World) -> None:
     assert len(knocks) <= 12 * 8, "more often than every seven or eight minutes"
     for entry_id in world.ids():
         (queued,) = world.spool.load(entry_id).recipients
-        assert queued.attempts >= 6
+        assert queued.attempts + queued.passed_over >= 6
+        assert queued.attempts == len(world.courier.times(str(queued.recipient.address)))
         assert "connection refused" in queued.reply
+
+
+def test_who_is_never_tried_himself_is_told_and_given_up_all_the_same(world: World) -> None:
+    """Behind a dead destination a message may have no attempt of its own for days."""
+    world.courier.answer = lambda delivery: DEAD
+    for number in range(300):
+        world.accept(f"u{number}@far.test")
+    world.run(hours=9)
+    entries = [world.spool.load(entry_id) for entry_id in world.ids()]
+    untried = [entry for entry in entries if not entry.recipients[0].attempts]
+    assert len(untried) > 100
+    assert all(entry.delay_told and not entry.recipients[0].last_attempt for entry in untried)
+    world.run(hours=5 * 24)
+    assert world.ids() == []
+    assert len(world.posted) == 600
+
+
+def test_the_couriers_own_limit_comes_first(world: World) -> None:
+    """A large message over a slow line: it has the time its octets take (`delivery.limits`)."""
+
+    async def answer(delivery: Delivery) -> Outcome:
+        await asyncio.sleep(attempt_time(courier, delivery.size) - 1)
+        return OK
+
+    courier = delivery_limits.Limits()
+    world.courier.answer = answer  # type: ignore[assignment]
+    world.accept("x@far.test", content=b"x" * (4 << 20))
+    world.run(hours=6)
+    assert world.ids() == []
+    assert len(world.courier.attempts) == 1
 
 
 def test_a_destination_that_is_back_is_served(world: World) -> None:
