@@ -1,7 +1,6 @@
 """The dialogues of SMTP, LMTP and submission, played against a started server over TCP, TLS and UNIX sockets.
 
-Mail for other hosts stays in the queue: its relay refuses every connection. Their settings: `mail_dialogues`.
-Which dialogue is played on which connection:
+Their settings: `mail_dialogues`. Which dialogue is played on which connection:
 
 - mail from outside: without TLS and over UNIX sockets all; over STARTTLS and TLS all but those that begin TLS
   themselves or list what is offered without it. Within STARTTLS the greeting before TLS stands for the dialogue's.
@@ -15,37 +14,13 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import serving
 from conversation import Dialogue, play
 from mail_dialogues import DIALOGUES, check_mailboxes, check_queue, given_senders, opening, protocol
-from office import HASH
-from outbound import BOB, PEOPLE, TRUSTED
-from wire import IMPATIENT, KINDS, begins_tls, connected, endpoint
-
-from mailserver.directory import Directory
-from mailserver.mail.srs import Srs
-from mailserver.mta.forwarding import Forwarding
-from mailserver.queue.spool import Spool
-from mailserver.server.state import srs_key
-
-SETTINGS = """\
-[[relay]]
-name = "nobody"
-hosts = ["127.0.0.1:{nobody}"]
-tls = "none"
-default = true
-[limits]
-message_size = "100000"
-recipients = 100
-[submission]
-recipients = 100
-messages_per_hour = {hourly}
-accounts = {{ root = "*", {trusted} = "*", {bob} = "bob@example.test" }}
-senders = {{ {senders} }}
-"""
+from started_office import StartedOffice
+from wire import IMPATIENT, KINDS, begins_tls, connected
 
 
 def kinds(dialogue: Dialogue) -> Iterator[str]:
@@ -67,66 +42,16 @@ PLAYS = [
 ]
 
 
-class Played:
-    """A server with the people and aliases of the office. `hourly` and `others` as in the dialogue."""
-
-    def __init__(self, site: serving.Site, dialogue: Dialogue) -> None:
-        self.site = site
-        self.spool = Spool(str(site.mail / ".queue"))
-        self.places: dict[tuple[str, str], int | Path] = {}
-        for name in ("smtp", "lmtp", "submission"):
-            for kind in ("plain", "tls", "unix"):
-                place = site.root / f"{name}.sock" if kind == "unix" else site.ports.take()
-                self.places[name, kind] = place
-            self.places[name, "starttls"] = self.places[name, "plain"]
-        senders = ", ".join(f'"{user}" = {given}' for user, given in given_senders(dialogue).items())
-        hourly = dialogue.setting("hourly", "0")
-        site.configure(
-            [
-                (name, endpoint(kind, place))
-                for (name, kind), place in self.places.items()
-                if kind != "starttls"
-            ],
-            SETTINGS.format(
-                nobody=site.ports.take(), hourly=hourly, senders=senders, trusted=TRUSTED, bob=BOB
-            ),
-            users=[],
-            top="workers = 1\n" if hourly != "0" else "",  # each counts for itself
-        )
-        site.root.chmod(0o755)
-        for name, text in PEOPLE.items():
-            site.write(f"domains/{name}", text.replace(HASH, serving.HASH))
-
-    @property
-    def forwarding(self) -> Forwarding:
-        directory = Directory(str(self.site.config / "domains"))
-        return Forwarding(directory, Srs(srs_key(str(self.site.mail))))
-
-    @contextlib.contextmanager
-    def enabled(self, user: str) -> Iterator[None]:
-        """Somebody who may log in meanwhile, whatever he may afterwards."""
-        name = f"domains/example.test/users/{user}"
-        self.site.write(name, serving.HASH)
-        yield
-        if text := PEOPLE.get(name.removeprefix("domains/")):
-            self.site.write(name, text.replace(HASH, serving.HASH))
-        else:
-            (self.site.config / name).unlink()
-
-    def clear(self) -> None:
-        for mailbox in self.site.mail.glob("[!.]*/*"):
-            self.site.empty(f"{mailbox.name}@{mailbox.parent.name}")
-
-
 @pytest.fixture(scope="module")
-def started() -> Iterator[Callable[[Dialogue], Played]]:
+def started() -> Iterator[Callable[[Dialogue], StartedOffice]]:
     """The server for a dialogue: one for each value of what holds for a whole server, a fresh one where it counts."""
-    servers: dict[tuple[str, ...], Played] = {}
+    servers: dict[tuple[str, ...], StartedOffice] = {}
 
-    def of(dialogue: Dialogue) -> Played:
+    def of(dialogue: Dialogue) -> StartedOffice:
         key = tuple(dialogue.all("others"))
         if key not in servers or dialogue.setting("hourly"):
-            servers[key] = Played(life.enter_context(serving.site()), dialogue)
+            site = life.enter_context(serving.site())
+            servers[key] = StartedOffice(site, int(dialogue.setting("hourly", "0")), given_senders(dialogue))
             life.enter_context(servers[key].site.serve(command=IMPATIENT))
         return servers[key]
 
@@ -135,7 +60,7 @@ def started() -> Iterator[Callable[[Dialogue], Played]]:
 
 
 @pytest.mark.parametrize(("kind", "dialogue"), PLAYS)
-def test_dialogues(kind: str, dialogue: Dialogue, started: Callable[[Dialogue], Played]) -> None:
+def test_dialogues(kind: str, dialogue: Dialogue, started: Callable[[Dialogue], StartedOffice]) -> None:
     uid = int(dialogue.setting("peer").partition(" ")[2] or os.geteuid())
     if uid != os.geteuid() != 0:
         pytest.skip("only root can be another user")
