@@ -178,7 +178,7 @@ class _Phrases:
     async def _ask_secret(self, phrase: Phrase, secret: Parameter) -> bool:
         name = secret.name.replace("_", " ").capitalize()
         first = await self._terminal.ask(f"{name}: ", secret=True)
-        if first != await self._terminal.ask(f"{name} again: ", secret=True):
+        if secret.name != "old" and first != await self._terminal.ask(f"{name} again: ", secret=True):
             self._terminal.say(["these differ: nothing was done"])
             return False
         phrase.given[secret.name] = first

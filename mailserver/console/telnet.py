@@ -112,7 +112,11 @@ class Telnet(telnet.Telnet):
                 self.terminal.put(line + b"\n")
 
     def readConnectionLost(self) -> None:
-        self.terminal.end()
+        """No operator at a terminal does this by halves; `printf ... | nc -N` waits for answers."""
+        if self.terminal.editing:
+            self.transport.loseConnection()
+        else:
+            self.terminal.end()
 
     def writeConnectionLost(self) -> None:
         """Never: our transport does not tell."""

@@ -49,7 +49,7 @@ class Terminal:
         self._items: deque[bytes] = deque()  # keys, or lines with their LF
         self._size = 0
         self._came = asyncio.Event()
-        self._ended = False
+        self._ended = self._gone = False
         self._asking = False
         self._watched = False  # something goes on that can be interrupted
         self._interrupted = asyncio.Event()
@@ -84,15 +84,16 @@ class Terminal:
         self._width = width if width in WIDTHS else WIDTH
 
     def end(self) -> None:
-        """No more input comes."""
+        """No more input comes; what came is answered."""
         self._ended = True
         self.known.set()
         self._came.set()
 
     def hang_up(self) -> None:
-        """The client is gone: who asks or watches is told so."""
+        """The client is gone, and watches nothing any more."""
         self._drop()
         self.end()
+        self._gone = True
         self._interrupted.set()
 
     # ---- what the dialogue does
@@ -142,8 +143,9 @@ class Terminal:
 
     async def until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
         """Work until it is done, or the operator is tired of it; raises what it raises."""
-        self._interrupted.clear()
-        if CTRL_C in self._items or self._transport.disconnecting:
+        if not self._gone:
+            self._interrupted.clear()
+        if CTRL_C in self._items:
             self._drop()
             self._interrupted.set()
         self._watched = True

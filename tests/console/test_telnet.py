@@ -1,0 +1,454 @@
+"""Telnet dialogues: logging in, editing lines, phrases and their results, questions, streams, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+pytest.importorskip("twisted", reason="the extra `console` is not installed")
+
+import perspectives
+from perspectives import PASSWORD, USER
+from telnet_client import DOWN, LEFT, UP, TelnetClient
+
+from mailserver import maillog
+from mailserver.admin.entries import QueueEntry
+from mailserver.console import telnet
+from mailserver.mta import guesses
+
+
+@pytest.fixture
+def office(tmp_path, monkeypatch):
+    monkeypatch.setattr(guesses.Line, "FREE", 1000)
+    office = perspectives.Office(tmp_path)
+    yield office
+    office.pool.close()
+
+
+@pytest.fixture
+def events(monkeypatch):
+    seen = []
+    monkeypatch.setattr(maillog, "event", lambda name, /, **fields: seen.append((name, fields)))
+    return seen
+
+
+def play(office, conversation, endpoint="tcp:127.0.0.1:0", **settings):
+    """A conversation with a client at the telnet listener of an office; then nobody is connected."""
+
+    async def whole():
+        unhandled = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        with office.listening(endpoint, telnet) as listener:
+            place = listener.port or listener.endpoint.target
+            async with asyncio.timeout(30), await TelnetClient.to(place, **settings) as client:
+                await conversation(client)
+            async with asyncio.timeout(5):
+                await office.connections.wait_empty()
+        assert unhandled == []
+
+    asyncio.run(whole())
+
+
+def test_an_operator_logs_in_asks_and_leaves(office, events):
+    async def conversation(client):
+        await client.until("Login: $")
+        client.enter("owen")
+        await client.until("Password: $")
+        client.enter(PASSWORD)
+        await client.until("owen owner> $")
+        assert any("You are owen, owner" in line for line in client.screen.lines)
+        assert await client.ask("domain list") == [
+            "domain        users  aliases",
+            "example.test  1      0",
+            "other.test    0      0",
+        ]
+        assert await client.ask("whoami now") == ["whoami: one word too many"]
+        client.enter("logout")
+        assert (await client.until_closed()).endswith("Goodbye.\r\n")
+        assert PASSWORD not in client.seen
+
+    play(office, conversation)
+    assert ("login", "ok") in [(name, fields.get("outcome")) for name, fields in events]
+    assert not [name for name, fields in events if "error" in fields]
+
+
+def test_three_wrong_passwords_end_the_connection(office):
+    async def conversation(client):
+        for name in ("owen", "nobody", "owen"):
+            await client.until("Login: $")
+            client.enter(name)
+            await client.until("Password: $")
+            client.enter("wrong")
+            await client.until_shown("Wrong name or password")
+        assert (await client.until_closed()).count("Wrong name or password.") == 3
+
+    play(office, conversation)
+
+
+def test_a_guess_too_many_is_not_looked_at(office, monkeypatch):
+    monkeypatch.setattr(guesses.Line, "LONGEST_WAIT", -1.0)
+
+    async def conversation(client):
+        await client.until("Login: $")
+        client.enter("owen")
+        await client.until("Password: $")
+        client.enter(PASSWORD)
+        await client.until_shown("Wrong name or password")
+
+    play(office, conversation)
+
+
+def test_users_log_in_by_address_and_see_to_themselves(office):
+    async def conversation(client):
+        await client.log_in(USER, PASSWORD)
+        assert (await client.ask("mailbox show"))[0].split() == ["address", USER]
+        assert await client.ask("domain list") == ["no such command"]
+        assert await client.ask("python") == ["no such command"]
+        assert "queue list" not in "\n".join(await client.ask("help"))
+
+    play(office, conversation)
+
+
+def test_keys_edit_the_line(office):
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+        for keys, line in (
+            ("wrong\x15domain lis\x17\x17whoamx\x7fi", "whoami"),
+            ("\x01\x0bdomxain" + LEFT * 3 + "\x7f" + "\x05 list", "domain list"),
+            ("\x01x\x1b[3~\x04oy\x15", "main list"),
+            ("\x05\x15grüße 語", "grüße 語"),
+            ("\x15\x1b[9~\x1bx\x1b[5~no", "no"),
+        ):
+            client.type(keys)
+            await client.until(f"owner> {line}$")
+        client.type("\x03")
+        await client.until("> $")
+        assert len(await client.ask("domain list")) == 3
+        await client.ask("whoami")
+        client.type(UP + UP)
+        await client.until("> domain list$")
+        client.type(DOWN)
+        await client.until("> whoami$")
+        client.type(UP + " ")
+        await client.until("> domain list $")
+        client.type("\x15" + "x" * 200)
+        await client.until("> x+$")
+        assert len(client.screen.lines[-1]) < 80
+        client.type("\x0c\x15")
+        await client.until("> $")
+
+    play(office, conversation)
+
+
+def test_tab_completes_what_the_role_knows(office):
+    async def conversation(client):
+        await client.log_in("dora", PASSWORD)
+        for keys, line in (
+            ("dom\tsh\te\t", "domain show example.test "),
+            ("\x15us\tpas\tann@\t", "user passwd ann@example.test "),
+            ("\x15he\tdom\t", "help domain "),
+            ("\x15log\t", "logout "),
+            ("\x15operator a\t", "operator a"),
+            ("\x15domain show o\t", "domain show o"),  # which is none of hers
+        ):
+            client.type(keys)
+            await client.until(f"> {line}$")
+        client.type("\x15domain \t")
+        await client.until_shown(r"(?m)^list\s+set\s+show")
+        await client.until("> domain $")
+
+    play(office, conversation)
+
+
+def test_what_destroys_is_asked_about(office):
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+        for answer in ("y", "no", ""):
+            client.enter(f"user remove {USER}")
+            await client.until("Type yes to go on: $")
+            client.enter(answer)
+            await client.until_shown("nothing was done")
+            await client.until("> $")
+        client.enter(f"user remove {USER}")
+        await client.until("Type yes to go on: $")
+        client.type("\x03")
+        await client.until("> $")
+        assert any(USER in line for line in await client.ask("user list"))
+        client.enter(f"user remove {USER}")
+        await client.until("Type yes to go on: $")
+        client.enter("yes")
+        await client.until("> $")
+        assert not any(USER in line for line in await client.ask("user list"))
+
+    play(office, conversation)
+
+
+def test_secrets_are_asked_for_twice_and_not_shown(office):
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+
+        async def add(*passwords):
+            client.enter("user add bob@example.test")
+            for number, password in enumerate(passwords):
+                await client.until("Password again: $" if number else "Password: $")
+                client.enter(password)
+            await client.until("> $")
+
+        await add("horse battery", "horse buttery")
+        await client.until_shown("these differ: nothing was done")
+        assert not any("bob@" in line for line in await client.ask("user list"))
+        await add("horse battery", "horse battery")
+        assert any("bob@" in line for line in await client.ask("user list"))
+        assert "horse" not in client.seen
+
+    play(office, conversation)
+
+
+def test_ones_own_password_needs_the_old_one(office):
+    async def conversation(client):
+        await client.log_in("hedy", PASSWORD)
+        client.enter("passwd")
+        for question, answer in (
+            ("Old: $", PASSWORD),
+            ("Password: $", "horse battery"),
+            ("again: $", "horse battery"),
+        ):
+            await client.until(question)
+            client.enter(answer)
+        await client.until_shown("done")
+
+    play(office, conversation)
+
+
+def test_a_stream_goes_on_until_ctrl_c(office):
+    async def conversation(client):
+        await client.log_in("audie", PASSWORD)
+        client.enter("events")
+        async with asyncio.timeout(5):
+            while not office.server.readers:
+                await asyncio.sleep(0.01)
+        for number in range(3):
+            office.server.log(f"line {number} \x1b[31m")
+        await client.until_shown(r"line 2 \?\[31m")
+        client.type("typed ahead\x03")
+        await client.until("audie auditor> $")
+        assert office.server.readers == 0
+        assert (await client.ask("whoami"))[0].split()[1] == "audie"
+
+    play(office, conversation)
+
+
+def test_ctrl_c_typed_ahead_ends_a_stream(office):
+    async def conversation(client):
+        await client.log_in("audie", PASSWORD)
+        client.type("events\r\0\x03")
+        await client.until_shown("auditor> events\n.*> $")
+        assert office.server.readers == 0
+
+    play(office, conversation)
+
+
+def test_telnet_commands(office):
+    """Interrupt, erase, are-you-there, as a client sends them that traps the keys itself."""
+
+    async def conversation(client):
+        await client.log_in("audie", PASSWORD)
+        client.enter("events")
+        async with asyncio.timeout(5):
+            while not office.server.readers:
+                await asyncio.sleep(0.01)
+        client.writer.write(b"\xff\xf4")  # IP
+        await client.until("auditor> $")
+        client.writer.write(b"whoamix\xff\xf7y\xff\xf7")  # EC
+        await client.until("> whoami$")
+        client.writer.write(b"\xff\xf8")  # EL
+        await client.until("> $")
+        client.writer.write(b"\xff\xf6")  # AYT
+        await client.until_shown(r"\[yes\]")
+
+    play(office, conversation)
+
+
+def test_the_connection_of_a_stream_is_lost(office):
+    async def conversation(client):
+        await client.log_in("audie", PASSWORD)
+        client.enter("events")
+        async with asyncio.timeout(5):
+            while not office.server.readers:
+                await asyncio.sleep(0.01)
+            client.writer.transport.abort()
+            while office.server.readers:
+                await asyncio.sleep(0.01)
+
+    play(office, conversation)
+
+
+def test_results_fit_the_window(office):
+    office.server.queue = (
+        QueueEntry(
+            "0123456789abcdef",
+            "deferred",
+            "2026-11-22T10:00:00+00:00",
+            "2026-11-22T10:30:00+00:00",
+            123456,
+            "ann@example.test",
+            ("bob@example.net",),
+            "451 \x1b]0;owned\x07 later \N{RIGHT-TO-LEFT OVERRIDE} please",
+        ),
+    )
+
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+        for width in (200, 79, 41, 20):
+            client.resize(width, 24)
+            shown = await client.ask("queue list")
+            assert max(map(len, shown)) <= width
+            assert "0123456789abcdef" in "".join(line.strip() for line in shown).replace(" ", "")
+        assert "\x1b]" not in client.seen and "\x07" not in client.seen
+        for width in (0, 1, 65535):
+            client.resize(width, 0)
+            assert await client.ask("queue list")
+
+    play(office, conversation)
+
+
+def test_who_speaks_no_telnet_sends_lines(office):
+    async def conversation(client):
+        await client.until("Login: $")
+        client.enter("owen")
+        await client.until(r"Password \(will be seen\): $")
+        client.type(PASSWORD + "\r\n")
+        await client.until("> $")
+        client.enter("whoami")
+        await client.until_shown(r"operator|name\s+owen")
+        client.enter("x" * 5000)
+        await client.until_shown("line too long")
+        client.enter("events")
+        async with asyncio.timeout(5):
+            while not office.server.readers:
+                await asyncio.sleep(0.01)
+        office.server.log("a line")
+        await client.until_shown("a line")
+        client.enter("")
+        async with asyncio.timeout(5):
+            while office.server.readers:
+                await asyncio.sleep(0.01)
+        client.enter("\x1b[Adomain list\x03")
+        await client.until_shown("no control|no such command")
+        client.enter("logout")
+        assert "\x1b" not in await client.until_closed()
+
+    play(office, conversation, speaks=False)
+
+
+def test_last_words_of_a_half_closed_connection_are_answered(office):
+    async def conversation(client):
+        client.type(f"owen\n{PASSWORD}\ndomain list\n")
+        client.writer.write_eof()
+        assert "other.test    0      0\r\n" in await client.until_closed()
+
+    play(office, conversation, speaks=False)
+
+
+def test_over_a_unix_socket_the_account_is_enough(office, tmp_path, events):
+    async def conversation(client):
+        await client.until("root owner> $" if os.geteuid() == 0 else "owner> $")
+        assert len(await client.ask("domain list")) == 3
+        client.type("\x04")
+        await client.until_closed()
+
+    play(office, conversation, f"unix:{tmp_path}/console.sock")
+    assert [fields["uid"] for name, fields in events if name == "login"] == [os.geteuid()]
+
+
+def test_over_a_unix_socket_others_log_in(office, tmp_path, monkeypatch):
+    monkeypatch.setattr(office.operators, "of_uid", lambda uid: None)
+
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+
+    play(office, conversation, f"unix:{tmp_path}/console.sock")
+
+
+def test_silence_ends_it(office, events):
+    office.console.idle_timeout = 0.2
+
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+        await client.until_closed()
+
+    play(office, conversation)
+    assert "session-timed-out" in [name for name, _ in events]
+
+
+def test_who_is_connected(office):
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+        (entry,) = office.connections
+        assert entry.connection.about() == ("telnet", "127.0.0.1", "owen", False)
+
+    play(office, conversation)
+
+
+def test_a_fault_of_ours_is_told_as_one(office, events, monkeypatch):
+    async def perform(*_):
+        raise RuntimeError("secret")
+
+    async def conversation(client):
+        await client.log_in("owen", PASSWORD)
+        assert await client.ask("whoami") == ["it could not be done; the log says why"]
+        monkeypatch.setattr("mailserver.admin.phrases.help", lambda *_: 1 / 0)
+        client.enter("help")
+        await client.until_closed()
+        assert "secret" not in client.seen
+
+    monkeypatch.setattr(office.administration, "perform", perform)
+    play(office, conversation)
+    assert [fields["error"] for name, fields in events if name == "session-failed"] == ["ZeroDivisionError"]
+
+
+def test_an_operator_who_is_removed_may_do_no_more(office):
+    async def conversation(client):
+        await client.log_in("audie", PASSWORD)
+        office.operators.remove("audie")
+        (answer,) = await client.ask("domain list")
+        assert "no operator any more" in answer
+
+    play(office, conversation)
+
+
+def test_no_more_is_read_ahead_than_is_bounded(office, monkeypatch):
+    """A client that types while a phrase is carried out is not read without end."""
+    go_on = None
+
+    async def perform(*_):
+        await go_on.wait()
+
+    async def conversation(client):
+        nonlocal go_on
+        go_on = asyncio.Event()
+        await client.log_in("owen", PASSWORD)
+        monkeypatch.setattr(office.administration, "perform", perform)
+        client.enter("whoami")
+        sock = client.writer.get_extra_info("socket")
+        sent = 0
+        client.writer.transport.pause_reading()
+        raw = socket.socket(fileno=os.dup(sock.fileno()))
+        raw.setblocking(False)
+        async with asyncio.timeout(10):
+            for _ in range(200):
+                try:
+                    sent += raw.send(b"x" * 65536)
+                except BlockingIOError:
+                    await asyncio.sleep(0.005)
+        raw.close()
+        assert 0 < sent < 199 * 65536  # it had to wait
+        (entry,) = office.connections
+        terminal = entry.connection._protocol.terminal
+        assert len(terminal._items) < 64 * 1024
+        go_on.set()
+
+    play(office, conversation)
