@@ -43,6 +43,11 @@ USUAL: Script = {
     "QUIT": "221 2.0.0 bye",
 }
 
+# for a host that takes many commands at once (RFC 2920)
+PIPELINING: Script = {
+    verb: f"{USUAL[verb]}\n250 PIPELINING".replace("\n250 ", "\n250-", 1) for verb in ("EHLO", "LHLO")
+}
+
 
 class Choice:
     """What a script says for each step, in turn."""

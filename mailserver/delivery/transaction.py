@@ -7,16 +7,20 @@ Not here: the session (`delivery.session`), which hosts there are (the couriers)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
+from typing import NamedTuple
 
 from mailserver.delivery import parameters
 from mailserver.delivery.attempt import Attempt
 from mailserver.delivery.replies import deferred, failed, softened
 from mailserver.delivery.session import Session
-from mailserver.delivery.wire import Trouble
+from mailserver.delivery.wire import Trouble, is_command
 from mailserver.mail.reply import Reply
 from mailserver.pool import Busy
 
+_TOGETHER = 30  # commands at once: their replies must fit into what is held of them (32 KiB)
 _TOO_MANY = {"4.0.0", "5.0.0", "4.5.3", "5.5.3"}
 _LOGIN_WANTED = {530, 534, 535, 538}  # RFC 4954 §6, RFC 3207 §4: it is not the message that is refused
 _OURS = (OSError, LookupError, Busy)  # the content cannot be read just now
@@ -36,7 +40,7 @@ async def carry(session: Session, attempt: Attempt) -> Trouble | None:
             await _Transaction(session, attempt, numbers).run()
     except Trouble as trouble:
         session.connection.abort()
-        return trouble
+        return trouble if attempt.open else None
     except _OURS:
         session.connection.abort()
         attempt.settle(attempt.open, _UNREADABLE, "")
@@ -44,6 +48,14 @@ async def carry(session: Session, attempt: Attempt) -> Trouble | None:
         session.connection.abort()
         raise
     return None
+
+
+class _Step(NamedTuple):
+    """A command, how long its reply may take, and what that means."""
+
+    line: str
+    timeout: float
+    hear: Callable[[Reply], None]
 
 
 class _Transaction:
@@ -54,53 +66,92 @@ class _Transaction:
         self._attempt = attempt
         self._numbers = numbers
         self._accepted: list[int] = []
+        self._refused = False
         self._limits = session.manner.limits
 
     async def run(self) -> None:
-        for number in self._numbers:
-            if reply := parameters.unfit_recipient(self._session, self._attempt.recipient(number)):
-                self._settle([number], reply)
-        self._numbers = [number for number in self._numbers if number in self._attempt.open]
-        if not self._numbers:
+        steps = self._steps()
+        if not steps:
             return
         self._session.messages += 1
-        if await self._mail() and await self._recipients() and await self._data():
+        if await self._take(steps):
             await self._content()
         elif self._session.connection.usable:
             await self._session.reset()
 
-    async def _mail(self) -> bool:
-        try:
-            reply = await self._say(
-                parameters.mail(self._session, self._attempt, self._numbers), self._limits.mail
-            )
-        except ValueError:
-            reply = failed("1.7", "the sender's address is malformed")
-        if not reply.positive or not reply.code:
-            self._settle(self._numbers, reply)
-            return False
-        return True
-
-    async def _recipients(self) -> bool:
-        """Whether the host takes the message for anyone."""
+    def _steps(self) -> list[_Step]:
+        """MAIL, RCPT and DATA; none where nobody is left whom this host could be given."""
+        rcpts: list[_Step] = []
         for number in self._numbers:
-            try:
-                command = parameters.rcpt(self._session, self._attempt.recipient(number))
-                reply = await self._say(command, self._limits.recipient)
-            except ValueError:
-                reply = failed("1.3", "the recipient's address is malformed")
-            if reply.code and reply.positive:
-                self._accepted.append(number)
-            elif not (self._accepted and reply.code in (452, 552) and reply.status in _TOO_MANY):
-                # RFC 5321 §4.5.3.1.10: 552 is 452; after others it means "the rest in another transaction"
-                self._settle([number], softened(reply) if reply.code == 552 else reply)
-        return bool(self._accepted)
+            recipient = self._attempt.recipient(number)
+            line = parameters.rcpt(self._session, recipient)
+            if reply := parameters.unfit_recipient(self._session, recipient):
+                self._settle([number], reply)
+            elif not is_command(line):
+                self._settle([number], failed("1.3", "the recipient's address is malformed"))
+            else:
+                rcpts.append(_Step(line, self._limits.recipient, partial(self._on_recipient, number)))
+        self._numbers = [number for number in self._numbers if number in self._attempt.open]
+        if not self._numbers:
+            return []
+        line = parameters.mail(self._session, self._attempt, self._numbers)
+        if not is_command(line):
+            self._settle(self._numbers, failed("1.7", "the sender's address is malformed"))
+            return []
+        mail = _Step(line, self._limits.mail, self._on_mail)
+        return [mail, *rcpts, _Step("DATA", self._limits.data, self._on_data)]
 
-    async def _data(self) -> bool:
-        reply = await self._say("DATA", self._limits.data)
+    async def _take(self, steps: list[_Step]) -> bool:
+        """Say all of it, many commands at once where the host takes them so; whether it wants the content.
+
+        After a refusal the commands that went out with the refused one are answered still, to no effect;
+        a host that wants content for nobody gets an empty one (RFC 2920 §3.1).
+        """
+        together = _TOGETHER if self._session.offers("PIPELINING") else 1
+        for start in range(0, len(steps), together):
+            group = steps[start : start + together]
+            if self._refused or (group[0] is steps[-1] and not self._accepted):
+                return False
+            self._session.connection.send([step.line for step in group])
+            for step in group:
+                reply = await self._session.connection.reply(step.timeout)
+                await self._hear(step, reply)
+        return bool(self._accepted) and not self._refused
+
+    async def _hear(self, step: _Step, reply: Reply) -> None:
+        """The answer to a command; 421 means that the host leaves, whatever was asked (RFC 5321 §3.8)."""
+        data = step.line == "DATA"
+        if self._refused or (data and not self._accepted):
+            if reply.code == 421 or (data and reply.code == 354 and self._session.manner.lmtp):
+                self._session.connection.abort()  # in LMTP nobody would answer to the empty one
+            elif data and reply.code == 354:
+                self._session.connection.send(["."])
+                await self._verdict()
+            return
+        if reply.code == 421:
+            raise Trouble(reply)
+        if reply.code in _LOGIN_WANTED:
+            raise Trouble(softened(reply), "the host wants a login, or TLS: set user and secret, and tls")
+        if reply.positive and (reply.code >= 300) != data:
+            raise Trouble(deferred("5.0", f"the host answers {step.line[:4]} with {reply.code}"))
+        step.hear(reply)
+
+    def _on_mail(self, reply: Reply) -> None:
         if not reply.positive:
+            self._refused = True
+            self._settle(self._numbers, reply)
+
+    def _on_recipient(self, number: int, reply: Reply) -> None:
+        if reply.positive:
+            self._accepted.append(number)
+        elif not (self._accepted and reply.code in (452, 552) and reply.status in _TOO_MANY):
+            # RFC 5321 §4.5.3.1.10: 552 is 452; after others it means "the rest in another transaction"
+            self._settle([number], softened(reply) if reply.code == 552 else reply)
+
+    def _on_data(self, reply: Reply) -> None:
+        if not reply.positive:
+            self._refused = True
             self._settle(self._accepted, reply)
-        return reply.positive
 
     async def _content(self) -> None:
         content = self._attempt.content
@@ -132,17 +183,6 @@ class _Transaction:
         reply = await self._session.connection.reply(self._limits.end)
         if 300 <= reply.code < 400:
             raise Trouble(deferred("5.0", f"the host answers the message with {reply.code}"))
-        return reply
-
-    async def _say(self, command: str, timeout: float) -> Reply:
-        """One command; 421 means that the host leaves, whatever was asked (RFC 5321 §3.8)."""
-        reply = await self._session.connection.command(command, timeout)
-        if reply.code == 421:
-            raise Trouble(reply)
-        if reply.code in _LOGIN_WANTED:
-            raise Trouble(softened(reply), "the host wants a login, or TLS: set user and secret, and tls")
-        if reply.positive and (reply.code >= 300) != (command == "DATA"):
-            raise Trouble(deferred("5.0", f"the host answers {command[:4]} with {reply.code}"))
         return reply
 
     def _settle(self, numbers: list[int], reply: Reply) -> None:

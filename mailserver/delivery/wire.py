@@ -13,7 +13,7 @@ import asyncio
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, cast
 
 from aiosmtplib import SMTPException, SMTPResponseException
@@ -24,7 +24,12 @@ from aiosmtplib.response import SMTPResponse
 from mailserver.delivery.replies import deferred, read
 from mailserver.mail.reply import Reply
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and what UTF-8 cannot say
+
+
+def is_command(line: str) -> bool:
+    """Whether a line can be sent as one command."""
+    return not _UNFIT.search(line)
 
 
 class Trouble(Exception):
@@ -70,6 +75,11 @@ class _Protocol(SMTPProtocol):
         """A whole reply that came before it was waited for."""
         return self._read_response_from_buffer() if self._buffer else None
 
+    @property
+    def paused(self) -> bool:
+        """Whether the host is slower than we are."""
+        return self._paused
+
     async def drain(self) -> None:
         await self._drain_helper()
 
@@ -98,23 +108,25 @@ class Connection:
         transport = self._protocol.transport
         return transport.get_extra_info("ssl_object") if transport else None
 
-    async def command(self, line: str, timeout: float) -> Reply:
-        """Send one command line and await its reply. Raises ValueError for control characters in it."""
-        if _CONTROL.search(line):
-            raise ValueError("control character in a command")
+    def send(self, lines: Sequence[str]) -> None:
+        """Send command lines in one piece; to each one `reply` comes. Raises ValueError for an unfit one."""
+        if not all(map(is_command, lines)):
+            raise ValueError("no command")
         self._must_be_in_step()
         try:
-            return self._reply(await self._protocol.execute_command(line.encode(), timeout=timeout))
+            self._protocol.write("".join(f"{line}\r\n" for line in lines).encode())
         except (SMTPException, OSError) as error:
             raise self._broken(error) from None
 
+    async def command(self, line: str, timeout: float) -> Reply:
+        """Send one command line and await its reply. Raises ValueError for an unfit one."""
+        self.send([line])
+        return await self.reply(timeout)
+
     async def hello(self, line: str, timeout: float) -> tuple[Reply, dict[str, str]]:
         """EHLO or LHLO: its reply, and the extensions offered, by upper-case keyword."""
-        self._must_be_in_step()
-        try:
-            response = await self._protocol.execute_command(line.encode(), timeout=timeout)
-        except (SMTPException, OSError) as error:
-            raise self._broken(error) from None
+        self.send([line])
+        response = await self._response(timeout)
         extensions, methods = parse_esmtp_extensions(response.message)
         found = {keyword.upper(): parameters for keyword, parameters in extensions.items()}
         if methods:
@@ -122,12 +134,8 @@ class Connection:
         return self._reply(response), found
 
     async def reply(self, timeout: float) -> Reply:
-        """The next reply: the greeting, or one more after content."""
-        try:
-            early = self._protocol.early_reply()
-            return self._reply(early or await self._protocol.read_response(timeout))
-        except (SMTPException, OSError) as error:
-            raise self._broken(error) from None
+        """The next reply: the greeting, to a command that was sent, or one more after content."""
+        return self._reply(await self._response(timeout))
 
     async def content(self, blocks: AsyncIterator[bytes], timeout: float) -> None:
         """Send content with its end of data; each block has `timeout` seconds to go out.
@@ -137,9 +145,10 @@ class Connection:
         async for block in blocks:
             self._must_be_in_step()  # the last look is before the block that has the end of data
             try:
-                async with asyncio.timeout(timeout):
-                    self._protocol.write(block)
-                    await self._protocol.drain()
+                self._protocol.write(block)
+                if self._protocol.paused:
+                    async with asyncio.timeout(timeout):
+                        await self._protocol.drain()
             except (SMTPException, OSError) as error:
                 raise self._broken(error) from None
 
@@ -175,6 +184,12 @@ class Connection:
             raise Trouble(self._last_words() or deferred("5.0", "the host answers what was not asked"))
         if not self._protocol.is_connected:
             raise Trouble(deferred("4.2", "the host closed the connection"))
+
+    async def _response(self, timeout: float) -> SMTPResponse:
+        try:
+            return self._protocol.early_reply() or await self._protocol.read_response(timeout)
+        except (SMTPException, OSError) as error:
+            raise self._broken(error) from None
 
     def _reply(self, response: SMTPResponse) -> Reply:
         if not 200 <= response.code <= 599:

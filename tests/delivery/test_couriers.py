@@ -12,7 +12,7 @@ import pytest
 from deliveries import delivery
 from fake_names import FakeNames
 from memory_courier import MemoryCourier
-from remote_host import DEAF, HANGUP, STALL, Action, RemoteHost, Script
+from remote_host import DEAF, HANGUP, PIPELINING, STALL, Action, RemoteHost, Script
 
 from mailserver.delivery.limits import Limits
 from mailserver.delivery.mta_sts import Policies, PolicyError
@@ -27,7 +27,7 @@ from mailserver.queue.courier import Courier, Outcome
 LIMITS = Limits(
     connect=2, tls=0.5, greeting=0.2, mail=0.2, recipient=0.2, data=0.2, block=0.2, end=0.2, quit=0.2
 )
-COURIERS = ["smarthost", "mx", "lmtp", "lmtp-socket", "memory"]
+COURIERS = ["smarthost", "smarthost-pipelining", "mx", "lmtp", "lmtp-pipelining", "lmtp-socket", "memory"]
 TWO = ("ann@there.test", "bob@there.test")
 
 
@@ -57,6 +57,8 @@ async def harness(
         courier = MemoryCourier(script)
         yield courier, courier
         return
+    if kind.endswith("pipelining"):
+        script = {**PIPELINING, **script}
     lmtp = kind.startswith("lmtp")
     socket = str(path / "socket") if kind == "lmtp-socket" else None
     if lmtp and "EHLO" in script:
@@ -86,9 +88,7 @@ def make(kind: str, host: RemoteHost, manner: Manner, pool: Pool) -> Any:
             port=host.port,
         )
     place = Host(host.path, 0) if host.path else Host("127.0.0.1", host.port)
-    return Smarthost(
-        Relay(name="out", hosts=(place,), lmtp=kind != "smarthost", tls=Level.NONE), manner, pool
-    )
+    return Smarthost(Relay(name="out", hosts=(place,), lmtp=host.lmtp, tls=Level.NONE), manner, pool)
 
 
 def told(outcomes: Sequence[Outcome]) -> list[Told]:

@@ -232,7 +232,7 @@ def each(option: str, steps: Sequence[str], expected: tuple[str, str]) -> list[A
         *each("-f", MESSAGE, HARD),
         *each("-q", GREETING + MESSAGE, BROKEN),
         *each("-Q", GREETING + MESSAGE, BYE),
-        *[(["-W", f"{step}:3"], BROKEN) for step in ("CONNECT", "EHLO", *MESSAGE)],
+        *[(["-p", "-W", f"{step}:3"], BROKEN) for step in ("CONNECT", "EHLO", *MESSAGE)],
         *[([option, step], TAKEN) for option in ("-r", "-f", "-q", "-Q") for step in AFTERWARDS],
         *[(["-W", f"{step}:3"], TAKEN) for step in AFTERWARDS],
         (["-f", "EHLO"], TAKEN),
@@ -262,7 +262,7 @@ def test_smtp_sink(tmp_path: Path, flags: list[str], expected: tuple[str, str]) 
         *each("-f", MESSAGE, HARD),
         *each("-q", ("CONNECT", "LHLO", *MESSAGE), BROKEN),
         *each("-Q", ("CONNECT", "LHLO", "MAIL", "RCPT", "DATA"), BYE),
-        *[(["-W", f"{step}:3"], BROKEN) for step in ("CONNECT", "LHLO", *MESSAGE)],
+        *[(["-p", "-W", f"{step}:3"], BROKEN) for step in ("CONNECT", "LHLO", *MESSAGE)],
     ],
     ids=lambda value: " ".join(value),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from deliveries import delivery
-from remote_host import HANGUP, RemoteHost, Script
+from remote_host import HANGUP, PIPELINING, RemoteHost, Script
 
 from mailserver.delivery.limits import Limits
 from mailserver.delivery.relay import Host, Relay
@@ -227,3 +227,74 @@ def test_an_attempt_has_an_end(tmp_path: Path) -> None:
     slow: Any = {"RCPT": b"250-wait\r\n"}
     outcomes, _ = send(delivery(tmp_path, *people), slow, limits=Limits(attempt=0.2, rate=10**9))
     assert set(results(outcomes)) == {("deferred", "4.4.2")}
+
+
+# ---- many commands at once (RFC 2920)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_commands_go_together(tmp_path: Path, piece: int) -> None:
+    """The host says nothing before it has seen DATA, and then everything in pieces of any size."""
+    seen = b""
+
+    async def host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        for until, reply in (
+            (b"", b"220 remote.test\r\n"),
+            (b"\r\n", b"250-remote.test\r\n250 PIPELINING\r\n"),
+            (b"\r\nDATA\r\n", b"250-all\r\n250 right\r\n250 ann\r\n550 5.1.1 no bob\r\n354 go\r\n"),
+            (b"\r\n.\r\n", b"250 taken\r\n"),
+            (b"QUIT\r\n", b"221 bye\r\n"),
+        ):
+            seen += await reader.readuntil(until) if until else b""
+            for start in range(0, len(reply), piece):
+                writer.write(reply[start : start + piece])
+                await asyncio.sleep(0)
+        writer.close()
+
+    async def whole() -> Sequence[Outcome]:
+        pool = Pool("test", 1, 10)
+        server = await asyncio.start_server(host, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        relay = Relay(name="out", hosts=(Host("127.0.0.1", port),), tls=Level.NONE)
+        courier = Smarthost(relay, Manner("here.test", Limits(mail=1)), pool)
+        outcomes = await courier.deliver(delivery(tmp_path, "ann@there.test", "bob@there.test"))
+        await courier.close()
+        server.close()
+        pool.close()
+        return outcomes
+
+    assert results(asyncio.run(whole())) == [("delivered", "2.0.0"), ("failed", "5.1.1")]
+    assert b"RCPT TO:<ann@there.test>\r\nRCPT TO:<bob@there.test>\r\nDATA\r\n" in seen
+
+
+def test_a_host_that_wants_content_for_nobody_gets_an_empty_one(tmp_path: Path) -> None:
+    script: Script = {**PIPELINING, "RCPT": "550 5.1.1 no", "end": "554 5.5.1 no valid recipients"}
+    outcomes, host = send(delivery(tmp_path, "ann@there.test", "bob@there.test"), script)
+    assert results(outcomes) == [("failed", "5.1.1")] * 2
+    assert [(message.rcpts, message.wire) for message in host.messages] == [([], b".\r\n")]
+    assert host.commands[-2:] == ["RSET", "QUIT"]
+
+
+def test_lmtp_content_for_nobody_would_have_no_answer(tmp_path: Path) -> None:
+    outcomes, host = send(delivery(tmp_path), {**PIPELINING, "RCPT": "550 5.1.1 no"}, lmtp=True)
+    assert results(outcomes) == [("failed", "5.1.1")]
+    assert host.messages == []
+
+
+def test_what_follows_a_refused_sender_counts_for_nothing(tmp_path: Path) -> None:
+    again = "503 5.5.1 MAIL first"
+    for rest in ("250 2.1.5 ok", again, "421 4.3.2 I am off"):
+        script: Script = {**PIPELINING, "MAIL": "550 5.7.1 not you", "RCPT": rest, "DATA": again}
+        outcomes, host = send(delivery(tmp_path), script)
+        assert results(outcomes) == [("failed", "5.7.1")]
+        assert host.connections == 1
+        assert host.messages == []
+
+
+def test_more_commands_than_go_together(tmp_path: Path) -> None:
+    people = [Recipient(Address(f"u{number}", "there.test")) for number in range(100)]
+    long = "250-" + "x" * 500 + "\n250 ok"
+    outcomes, host = send(delivery(tmp_path, *people), {**PIPELINING, "RCPT": long})
+    assert results(outcomes) == [("delivered", "2.0.0")] * 100
+    assert [len(message.rcpts) for message in host.messages] == [100]
