@@ -30,6 +30,8 @@ class Kind(NamedTuple):
     """Whether it may be shown and logged, and stands in a phrase; else it is asked for."""
     listed: tuple[str, str] | None = None
     """Which operation lists the values there are, and by which field of its entries."""
+    path: bool = False
+    """Whether it is a path on the machine of the server."""
 
 
 def _address(text: str) -> object:
@@ -51,6 +53,12 @@ def _size(text: str) -> object:
     return text  # kept as it was written
 
 
+def _path(text: str) -> object:
+    if not text.startswith("/"):
+        raise ValueError("no absolute path")
+    return text
+
+
 def _count(text: str) -> object:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValueError("no whole number")
@@ -68,6 +76,7 @@ _TRUTH = {"yes": True, "no": False, "true": True, "false": False}
 ADDRESS = Kind("ADDRESS", _address)
 DOMAIN = Kind("DOMAIN", _domain, listed=("domain list", "domain"))
 TEXT = Kind("TEXT", str)
+PATH = Kind("DIR", _path, path=True)
 SECRET = Kind("PASSWORD", str, public=False)  # typed without echo
 SIZE = Kind("SIZE", _size)
 COUNT = Kind("NUMBER", _count)

@@ -62,6 +62,5 @@ OPERATIONS = (
         _CHANGES,
         Scope.DOMAIN,
         changes=True,
-        destroys=True,
     ),
 )

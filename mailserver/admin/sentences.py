@@ -1,0 +1,100 @@
+"""What people are told of an operation in a sentence: what it did, and what it is about to destroy.
+
+For all front ends alike; values are as JSON has them. Operations without a sentence show their value.
+Not here: tables and records (`console.tables`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Given = Mapping[str, Any]
+
+
+def outcome(words: str, given: Given, result: Any) -> list[str]:
+    """What an operation has done, in lines; nothing where its value says it."""
+    sentence = _DONE.get(words)
+    return [] if sentence is None else sentence(given, result)
+
+
+def question(words: str, given: Given) -> str:
+    """What a person is asked before an operation that destroys something."""
+    ask = _ASKED.get(words)
+    return f"{words.capitalize()}?" if ask is None else ask(given)
+
+
+def number(count: int, word: str) -> str:
+    """`1 message`, `2 messages`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _added_user(given: Given, result: Any) -> list[str]:
+    """With what a namesake may have left: never taken over in silence."""
+    lines = [f"{result['address']} added"]
+    if result["messages"]:
+        lines.append(f"the mailbox was there already, with {number(result['messages'], 'message')}")
+    aside = (f"mail of a removed user of this name lies aside in {path}" for path in result["set_aside"])
+    return [*lines, *aside]
+
+
+def _removed_user(given: Given, result: Any) -> list[str]:
+    fates = {"kept": f"the mail is kept in {result['kept_at']}", "deleted": "the mail is deleted"}
+    return [f"{result['address']} removed; {fates.get(result['mail'], 'there was no mailbox')}"]
+
+
+def _removed_domain(given: Given, result: Any) -> list[str]:
+    return [f"{result['domain']} removed, and {number(len(result['users']), 'user')}"]
+
+
+def _messages(done: str, key: str = "done") -> Callable[[Given, Any], list[str]]:
+    return lambda given, result: [f"{number(result[key], 'message')} {done}"]
+
+
+def _about(text: str) -> Callable[[Given, Any], list[str]]:
+    """A sentence made of what was given and what came of it."""
+    return lambda given, result: [text.format_map({**given, **(result if isinstance(result, dict) else {})})]
+
+
+_DONE: dict[str, Callable[[Given, Any], list[str]]] = {
+    "domain add": _about("{domain} added; give it users with `user add`"),
+    "domain remove": _removed_domain,
+    "user add": _added_user,
+    "user passwd": _about("password of {address} set"),
+    "user remove": _removed_user,
+    "alias add": _about("{address} added"),
+    "alias remove": _about("{address} removed"),
+    "trash restore": _messages("restored", "restored"),
+    "trash purge": _messages("removed for good", "purged"),
+    "queue retry": _messages("tried now"),
+    "queue hold": _messages("held"),
+    "queue release": _messages("released"),
+    "queue drop": _messages("removed for good"),
+    "operator passwd": _about("password of {name} set"),
+    "operator remove": _about("{name} removed"),
+    "session close": _about("session {id} told to end"),
+    "reload": _about("the server serves with what the files say"),
+    "drain": _about("the server stops when its sessions have ended"),
+    "stop": _about("the server stops"),
+}
+
+
+def _which(given: Given) -> str:
+    return "all messages" if given.get("all") else number(len(given.get("ids", ())), "message")
+
+
+def _ask_domain(given: Given) -> str:
+    fate = f" with its users ({given.get('mail', 'keep')} their mail)" if given.get("with_users") else ""
+    return f"Remove {given['domain']} and its aliases{fate}?"
+
+
+_ASKED: dict[str, Callable[[Given], str]] = {
+    "domain remove": _ask_domain,
+    "user remove": lambda given: f"Remove {given['address']} and {given.get('mail', 'keep')} the mail?",
+    "alias remove": lambda given: f"Remove {given['address']}?",
+    "operator remove": lambda given: f"Remove the operator {given['name']}?",
+    "trash purge": lambda given: f"Remove deleted messages of {given['address']} for good?",
+    "queue drop": lambda given: f"Remove {_which(given)} of the queue for good?",
+    "stop": lambda given: "Stop the server?",
+    "drain": lambda given: "Stop the server when its sessions have ended?",
+}
