@@ -75,6 +75,10 @@ class Behind(NoServer):
     def readers(self) -> int:
         return len(self._readers)
 
+    @property
+    def unread(self) -> int:
+        return sum(lines.qsize() for lines in self._readers)
+
     def log(self, line: str) -> None:
         for lines in self._readers:
             lines.put_nowait(line)

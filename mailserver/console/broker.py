@@ -188,10 +188,10 @@ class Broker(pb.Broker):
     async def _carry_out(self, call: Call) -> None:
         try:
             result = await self._result(call)
-            answer = self._encoded([b"answer", call.number, self.serialize(result)]) if call.answered else b""
+            answer = self._encoded([b"answer", call.number, self.serialize(result)])
         except Exception as error:
-            answer = self._error(call, error) if call.answered else b""
-        if not self.disconnected:
+            answer = self._error(call, error)
+        if call.answered and not self.disconnected:
             self.transport.write(answer)
 
     async def _result(self, call: Call) -> object:

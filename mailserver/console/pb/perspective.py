@@ -52,7 +52,7 @@ def perspective(view: View) -> Reference:
 def _topic(view: View, topic: str, operations: Iterable[Operation]) -> Method:
     methods = {_verb(operation): _method(view, operation, {}) for operation in operations}
     for operation in operations:
-        if _verb(operation) == "show" and (key := _key(operation)) is not None:
+        if _verb(operation) == "show" and (key := _key(view, operation)) is not None:
             methods[topic] = _thing(view, topic, operation, key)
 
     async def reference() -> Reference:
@@ -73,24 +73,24 @@ def _thing(view: View, topic: str, show: Operation, key: Parameter) -> Method:
                     view, operation, said
                 )
                 for operation in view.operations()
-                if _is_about(operation, topic, key)
+                if _is_about(view, operation, topic, key)
             }
         )
 
     return reference
 
 
-def _is_about(operation: Operation, topic: str, key: Parameter) -> bool:
+def _is_about(view: View, operation: Operation, topic: str, key: Parameter) -> bool:
     """Whether an operation is about one thing: one of its topic, or of what has the same kind of name."""
-    own = _key(operation)
+    own = _key(view, operation)
     if own is None or own.name != key.name or operation.words.endswith(" add"):
         return False
     return operation.words.startswith(f"{topic} ") or (key.kind in (ADDRESS, DOMAIN) and own.kind == key.kind)
 
 
-def _key(operation: Operation) -> Parameter | None:
-    """The place that names the thing an operation is about."""
-    first = next((one for one in operation.parameters if not one.option), None)
+def _key(view: View, operation: Operation) -> Parameter | None:
+    """The place that names the thing an operation is about; a user names nothing, who is about himself."""
+    first = next((one for one in operation.said_by(view.operator.role) if not one.option), None)
     return first if first is not None and not first.many else None
 
 

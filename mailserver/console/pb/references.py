@@ -43,7 +43,8 @@ def begin(method: Method, args: Sequence[object], kwargs: Mapping[str, object]) 
 
 
 def _expected(method: Method) -> str:
-    names = list(inspect.signature(method).parameters)
+    found = inspect.signature(method).parameters.values()
+    names = [one.name for one in found if one.kind is one.POSITIONAL_OR_KEYWORD]
     return f"the arguments {', '.join(names)}" if names else "no arguments"
 
 
