@@ -27,7 +27,10 @@ _TOO_LONG = deferred("4.2", "the attempt took too long")
 
 
 class Failure(NamedTuple):
-    """A host that could not be used, and why. `interrupted`: it let us in and broke off in a transaction."""
+    """A host that could not be used, and why; `host` is empty where none could even be found.
+
+    `interrupted`: it let us in and broke off in a transaction.
+    """
 
     host: str
     trouble: Trouble

@@ -80,7 +80,7 @@ class DirectMx(RemoteCourier):
             exchangers = self._without_us(exchangers)
             policy = await self._policies.policy(domain)
         except Trouble as trouble:
-            yield Failure(domain, trouble)
+            yield Failure("", trouble)  # no host was asked
             return
         for exchanger in exchangers:
             host = exchanger.mx.host

@@ -30,8 +30,8 @@ class Action(Enum):
 
 
 class Fate(NamedTuple):
-    """One recipient of the report. `status` by RFC 3463; `reply`: what `remote` said, code first; times in
-    UNIX time, `retry_until` for a recipient that is delayed."""
+    """One recipient of the report. `status` by RFC 3463; `reply`: what `remote` said, code first, or without a
+    code our own reason; times in UNIX time, `retry_until` for a recipient that is delayed."""
 
     recipient: Recipient
     action: Action
@@ -40,6 +40,11 @@ class Fate(NamedTuple):
     remote: str = ""
     last_attempt: float = 0.0
     retry_until: float = 0.0
+
+    @property
+    def host(self) -> str:
+        """The host that said it; empty where none did, or its name is none."""
+        return self.remote if _CODE.match(self.reply) and _MTA.fullmatch(self.remote) else ""
 
 
 class Report(NamedTuple):
@@ -87,6 +92,7 @@ _WORDS = {
 }
 
 _MTA = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_CODE = re.compile(r"[2-5][0-9]{2}(?![0-9.])")  # of a reply that a host gave
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")  # RFC 6533 §3
 _FOLD = 200  # characters of a line a remote reply is folded to
@@ -189,7 +195,9 @@ def _words(report: Report) -> bytes:
 def _said(fate: Fate) -> list[str]:
     if not fate.reply or fate.action not in (Action.FAILED, Action.DELAYED):
         return []
-    speaker = f"The host {fate.remote} said" if _MTA.fullmatch(fate.remote) else "The reason"
+    speaker = "The reason"
+    if _MTA.fullmatch(fate.remote):
+        speaker = f"The host {fate.remote} said" if fate.host else f"The reason, at the host {fate.remote}"
     reply = textwrap.wrap(_clean(fate.reply), 72, initial_indent="        ", subsequent_indent="        ")
     return [f"    {speaker}:", *reply]
 
@@ -217,12 +225,12 @@ def _recipient_fields(fate: Fate, utf8: bool) -> Iterator[str]:
     yield f"Final-Recipient: {_typed('rfc822', str(fate.recipient.address), utf8)}"
     yield f"Action: {fate.action.value}"
     yield f"Status: {fate.status}"
-    if _MTA.fullmatch(fate.remote):
-        yield f"Remote-MTA: dns; {fate.remote}"
+    if fate.host:  # RFC 3464 §2.3.5: who reported it to us, so nobody who could not be reached
+        yield f"Remote-MTA: dns; {fate.host}"
     if fate.reply:
         reply = _clean(fate.reply)
         reply = reply if utf8 else reply.encode("ascii", "replace").decode()
-        kind = "smtp" if reply[:3].isdigit() else "x-unix"
+        kind = "smtp" if _CODE.match(reply) else "x-unix"
         yield from textwrap.wrap(f"Diagnostic-Code: {kind}; {reply}", _FOLD, subsequent_indent="    ")
     if fate.last_attempt:
         yield f"Last-Attempt-Date: {rfc5322_date(int(fate.last_attempt))}"

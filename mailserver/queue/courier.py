@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     """What became of one recipient in one attempt, and what the remote host said about it.
 
     `code` is the SMTP reply code, 0 where no host said anything; `status` the code of RFC 3463; `remote`
-    the host that said it, or that could not be reached.
+    the host that said it, or that could not be reached; empty where there was none to speak with.
     `dsn_passed_on`: the host took NOTIFY and reports success itself (RFC 3461 §5.2.1).
     `final`: it is in a mailbox now, not with a further host (LMTP), so nobody else reports success.
     `unreachable`: nothing was said about this message, for no conversation came about (no connection, no

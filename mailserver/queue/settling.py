@@ -13,8 +13,8 @@ from mailserver.queue.courier import Kind, Outcome
 from mailserver.queue.entry import Entry, Queued, Status, clean
 from mailserver.queue.schedule import Schedule
 
-TROUBLE = Outcome(Kind.DEFERRED, 451, "4.3.0", "Temporary trouble here")
-TOO_LONG = Outcome(Kind.DEFERRED, 451, "4.4.2", "The delivery took too long")
+TROUBLE = Outcome(Kind.DEFERRED, 0, "4.3.0", "Temporary trouble here")
+TOO_LONG = Outcome(Kind.DEFERRED, 0, "4.4.2", "The delivery took too long")
 NO_CONTENT = Outcome(Kind.FAILED, 0, "5.3.0", "The content of the message was lost on the sending host")
 
 

@@ -98,6 +98,18 @@ def test_failure() -> None:
     assert inner.get_payload() == "The words of it.\n\nAnd more.\n"
 
 
+@pytest.mark.parametrize("remote", ["mx.far.test", "", "far.test"])
+@pytest.mark.parametrize("reply", ["5.1.2 there is no domain far.test", "4.4.1 the host does not answer", ""])
+def test_where_no_host_spoke_none_is_quoted(remote: str, reply: str) -> None:
+    """RFC 3464 §2.3.5, §2.3.6: a diagnostic of ours is no SMTP reply, and reported by no remote MTA."""
+    letter = dsn.compose(report(FAILED._replace(reply=reply, remote=remote)))
+    _, words, (_, recipient), _ = read(letter)
+    assert " said" not in words
+    assert recipient["Remote-MTA"] is None
+    assert not str(recipient["Diagnostic-Code"]).startswith("smtp")
+    assert reply in " ".join(words.split())
+
+
 def test_header_only() -> None:
     letter = dsn.compose(report(whole=False))
     returned = read(letter)[3]
