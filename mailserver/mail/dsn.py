@@ -30,8 +30,8 @@ class Action(Enum):
 
 
 class Fate(NamedTuple):
-    """One recipient of the report. `status` by RFC 3463; `reply`: what `remote` said, code first, or without a
-    code our own reason; times in UNIX time, `retry_until` for a recipient that is delayed."""
+    """One recipient of the report. `status` by RFC 3463; `reply`: what `remote` said, code first, or without
+    a code our own reason; times in UNIX time, `retry_until` for a recipient that is delayed."""
 
     recipient: Recipient
     action: Action

@@ -34,7 +34,7 @@ from mailserver.queue.spool import Spool
 
 class Limits(msgspec.Struct, frozen=True):
     """`deliveries` at once; `entries` at work, so in memory; seconds: `patience` for one delivery, whatever
-    its courier does, and the time its octets take at `rate` in a second (the courier's own limit comes first);
+    its courier does, and what its octets take at `rate` in a second (the courier's own limit comes first);
     `rescan` between looks for entries that another process put into the spool."""
 
     deliveries: int = 100
