@@ -5,9 +5,12 @@ Not here: how a route is found (`mta.routing`).
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mailserver.mail.address import Address
+from mailserver.mail.path import Foreign, Postmaster
 from mailserver.mail.quota import Quota
 from mailserver.mail.reply import Reply
 from mailserver.mailbox.maildir import Maildir
@@ -55,3 +58,39 @@ class Asker(NamedTuple):
 
 
 ANYBODY = Asker()
+
+
+# ---- what a decision was made of, for who asks why
+
+
+class Rule(enum.Enum):
+    """The rules, as an operator knows them."""
+
+    DOMAIN = "domain"
+    RELAY = "relay"
+    RETURN = "return path"
+    USER = "user"
+    ENABLED = "enabled"
+    ALIAS = "alias"
+    CATCH_ALL = "catch-all"
+    POSTMASTER = "postmaster"
+    CIRCLE = "circle"
+    QUOTA = "quota"
+    FILES = "files"
+
+
+class Tried(NamedTuple):
+    """A rule that was tried for `subject`, and what it `found`; `decides`: no further one was asked about it.
+
+    `leads_to` are the addresses that are asked about in its place.
+    """
+
+    rule: Rule
+    subject: Address | Postmaster | Foreign
+    found: str
+    decides: bool = False
+    leads_to: tuple[Address, ...] = ()
+
+
+Witness = Callable[[Tried], None]
+"""Told of every rule in the order in which they are tried."""
