@@ -10,49 +10,14 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-import perspectives
 from perspectives import PASSWORD, USER
-from telnet_client import DOWN, LEFT, UP, TelnetClient
+from telnet_client import DOWN, LEFT, UP
 
-from mailserver import maillog
 from mailserver.admin.entries import QueueEntry
-from mailserver.console import telnet
 from mailserver.mta import guesses
 
 
-@pytest.fixture
-def office(tmp_path, monkeypatch):
-    monkeypatch.setattr(guesses.Line, "FREE", 1000)
-    office = perspectives.Office(tmp_path)
-    yield office
-    office.pool.close()
-
-
-@pytest.fixture
-def events(monkeypatch):
-    seen = []
-    monkeypatch.setattr(maillog, "event", lambda name, /, **fields: seen.append((name, fields)))
-    return seen
-
-
-def play(office, conversation, endpoint="tcp:127.0.0.1:0", **settings):
-    """A conversation with a client at the telnet listener of an office; then nobody is connected."""
-
-    async def whole():
-        unhandled = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-        with office.listening(endpoint, telnet) as listener:
-            place = listener.port or listener.endpoint.target
-            async with asyncio.timeout(30), await TelnetClient.to(place, **settings) as client:
-                await conversation(client)
-            async with asyncio.timeout(5):
-                await office.connections.wait_empty()
-        assert unhandled == []
-
-    asyncio.run(whole())
-
-
-def test_an_operator_logs_in_asks_and_leaves(office, events):
+def test_an_operator_logs_in_asks_and_leaves(play, office, events):
     async def conversation(client):
         await client.until("Login: $")
         client.enter("owen")
@@ -70,12 +35,12 @@ def test_an_operator_logs_in_asks_and_leaves(office, events):
         assert (await client.until_closed()).endswith("Goodbye.\r\n")
         assert PASSWORD not in client.seen
 
-    play(office, conversation)
+    play(conversation)
     assert ("login", "ok") in [(name, fields.get("outcome")) for name, fields in events]
     assert not [name for name, fields in events if "error" in fields]
 
 
-def test_three_wrong_passwords_end_the_connection(office):
+def test_three_wrong_passwords_end_the_connection(play, office):
     async def conversation(client):
         for name in ("owen", "nobody", "owen"):
             await client.until("Login: $")
@@ -85,10 +50,10 @@ def test_three_wrong_passwords_end_the_connection(office):
             await client.until_shown("Wrong name or password")
         assert (await client.until_closed()).count("Wrong name or password.") == 3
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_a_guess_too_many_is_not_looked_at(office, monkeypatch):
+def test_a_guess_too_many_is_not_looked_at(play, office, monkeypatch):
     monkeypatch.setattr(guesses.Line, "LONGEST_WAIT", -1.0)
 
     async def conversation(client):
@@ -98,10 +63,10 @@ def test_a_guess_too_many_is_not_looked_at(office, monkeypatch):
         client.enter(PASSWORD)
         await client.until_shown("Wrong name or password")
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_users_log_in_by_address_and_see_to_themselves(office):
+def test_users_log_in_by_address_and_see_to_themselves(play, office):
     async def conversation(client):
         await client.log_in(USER, PASSWORD)
         assert (await client.ask("mailbox show"))[0].split() == ["address", USER]
@@ -109,10 +74,10 @@ def test_users_log_in_by_address_and_see_to_themselves(office):
         assert await client.ask("python") == ["no such command"]
         assert "queue list" not in "\n".join(await client.ask("help"))
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_keys_edit_the_line(office):
+def test_keys_edit_the_line(play, office):
     async def conversation(client):
         await client.log_in("owen", PASSWORD)
         for keys, line in (
@@ -140,10 +105,10 @@ def test_keys_edit_the_line(office):
         client.type("\x0c\x15")
         await client.until("> $")
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_tab_completes_what_the_role_knows(office):
+def test_tab_completes_what_the_role_knows(play, office):
     async def conversation(client):
         await client.log_in("dora", PASSWORD)
         for keys, line in (
@@ -160,10 +125,10 @@ def test_tab_completes_what_the_role_knows(office):
         await client.until_shown(r"(?m)^list\s+set\s+show")
         await client.until("> domain $")
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_what_destroys_is_asked_about(office):
+def test_what_destroys_is_asked_about(play, office):
     async def conversation(client):
         await client.log_in("owen", PASSWORD)
         for answer in ("y", "no", ""):
@@ -183,10 +148,10 @@ def test_what_destroys_is_asked_about(office):
         await client.until("> $")
         assert not any(USER in line for line in await client.ask("user list"))
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_secrets_are_asked_for_twice_and_not_shown(office):
+def test_secrets_are_asked_for_twice_and_not_shown(play, office):
     async def conversation(client):
         await client.log_in("owen", PASSWORD)
 
@@ -204,10 +169,10 @@ def test_secrets_are_asked_for_twice_and_not_shown(office):
         assert any("bob@" in line for line in await client.ask("user list"))
         assert "horse" not in client.seen
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_ones_own_password_needs_the_old_one(office):
+def test_ones_own_password_needs_the_old_one(play, office):
     async def conversation(client):
         await client.log_in("hedy", PASSWORD)
         client.enter("passwd")
@@ -220,10 +185,10 @@ def test_ones_own_password_needs_the_old_one(office):
             client.enter(answer)
         await client.until_shown("done")
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_a_stream_goes_on_until_ctrl_c(office):
+def test_a_stream_goes_on_until_ctrl_c(play, office):
     async def conversation(client):
         await client.log_in("audie", PASSWORD)
         client.enter("events")
@@ -238,20 +203,20 @@ def test_a_stream_goes_on_until_ctrl_c(office):
         assert office.server.readers == 0
         assert (await client.ask("whoami"))[0].split()[1] == "audie"
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_ctrl_c_typed_ahead_ends_a_stream(office):
+def test_ctrl_c_typed_ahead_ends_a_stream(play, office):
     async def conversation(client):
         await client.log_in("audie", PASSWORD)
         client.type("events\r\0\x03")
         await client.until_shown("auditor> events\n.*> $")
         assert office.server.readers == 0
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_telnet_commands(office):
+def test_telnet_commands(play, office):
     """Interrupt, erase, are-you-there, as a client sends them that traps the keys itself."""
 
     async def conversation(client):
@@ -269,10 +234,10 @@ def test_telnet_commands(office):
         client.writer.write(b"\xff\xf6")  # AYT
         await client.until_shown(r"\[yes\]")
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_the_connection_of_a_stream_is_lost(office):
+def test_the_connection_of_a_stream_is_lost(play, office):
     async def conversation(client):
         await client.log_in("audie", PASSWORD)
         client.enter("events")
@@ -283,10 +248,10 @@ def test_the_connection_of_a_stream_is_lost(office):
             while office.server.readers:
                 await asyncio.sleep(0.01)
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_results_fit_the_window(office):
+def test_results_fit_the_window(play, office):
     office.server.queue = (
         QueueEntry(
             "0123456789abcdef",
@@ -312,10 +277,10 @@ def test_results_fit_the_window(office):
             client.resize(width, 0)
             assert await client.ask("queue list")
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_who_speaks_no_telnet_sends_lines(office):
+def test_who_speaks_no_telnet_sends_lines(play, office):
     async def conversation(client):
         await client.until("Login: $")
         client.enter("owen")
@@ -341,59 +306,59 @@ def test_who_speaks_no_telnet_sends_lines(office):
         client.enter("logout")
         assert "\x1b" not in await client.until_closed()
 
-    play(office, conversation, speaks=False)
+    play(conversation, speaks=False)
 
 
-def test_last_words_of_a_half_closed_connection_are_answered(office):
+def test_last_words_of_a_half_closed_connection_are_answered(play, office):
     async def conversation(client):
         client.type(f"owen\n{PASSWORD}\ndomain list\n")
         client.writer.write_eof()
         assert "other.test    0      0\r\n" in await client.until_closed()
 
-    play(office, conversation, speaks=False)
+    play(conversation, speaks=False)
 
 
-def test_over_a_unix_socket_the_account_is_enough(office, tmp_path, events):
+def test_over_a_unix_socket_the_account_is_enough(play, office, tmp_path, events):
     async def conversation(client):
         await client.until("root owner> $" if os.geteuid() == 0 else "owner> $")
         assert len(await client.ask("domain list")) == 3
         client.type("\x04")
         await client.until_closed()
 
-    play(office, conversation, f"unix:{tmp_path}/console.sock")
+    play(conversation, endpoint=f"unix:{tmp_path}/console.sock")
     assert [fields["uid"] for name, fields in events if name == "login"] == [os.geteuid()]
 
 
-def test_over_a_unix_socket_others_log_in(office, tmp_path, monkeypatch):
+def test_over_a_unix_socket_others_log_in(play, office, tmp_path, monkeypatch):
     monkeypatch.setattr(office.operators, "of_uid", lambda uid: None)
 
     async def conversation(client):
         await client.log_in("owen", PASSWORD)
 
-    play(office, conversation, f"unix:{tmp_path}/console.sock")
+    play(conversation, endpoint=f"unix:{tmp_path}/console.sock")
 
 
-def test_silence_ends_it(office, events):
+def test_silence_ends_it(play, office, events):
     office.console.idle_timeout = 0.2
 
     async def conversation(client):
         await client.log_in("owen", PASSWORD)
         await client.until_closed()
 
-    play(office, conversation)
+    play(conversation)
     assert "session-timed-out" in [name for name, _ in events]
 
 
-def test_who_is_connected(office):
+def test_who_is_connected(play, office):
     async def conversation(client):
         await client.log_in("owen", PASSWORD)
         (entry,) = office.connections
         assert entry.connection.about() == ("telnet", "127.0.0.1", "owen", False)
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_a_fault_of_ours_is_told_as_one(office, events, monkeypatch):
+def test_a_fault_of_ours_is_told_as_one(play, office, events, monkeypatch):
     async def perform(*_):
         raise RuntimeError("secret")
 
@@ -406,21 +371,21 @@ def test_a_fault_of_ours_is_told_as_one(office, events, monkeypatch):
         assert "secret" not in client.seen
 
     monkeypatch.setattr(office.administration, "perform", perform)
-    play(office, conversation)
+    play(conversation)
     assert [fields["error"] for name, fields in events if name == "session-failed"] == ["ZeroDivisionError"]
 
 
-def test_an_operator_who_is_removed_may_do_no_more(office):
+def test_an_operator_who_is_removed_may_do_no_more(play, office):
     async def conversation(client):
         await client.log_in("audie", PASSWORD)
         office.operators.remove("audie")
         (answer,) = await client.ask("domain list")
         assert "no operator any more" in answer
 
-    play(office, conversation)
+    play(conversation)
 
 
-def test_no_more_is_read_ahead_than_is_bounded(office, monkeypatch):
+def test_no_more_is_read_ahead_than_is_bounded(play, office, monkeypatch):
     """A client that types while a phrase is carried out is not read without end."""
     go_on = None
 
@@ -451,4 +416,4 @@ def test_no_more_is_read_ahead_than_is_bounded(office, monkeypatch):
         assert len(terminal._items) < 64 * 1024
         go_on.set()
 
-    play(office, conversation)
+    play(conversation)
