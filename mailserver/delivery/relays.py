@@ -36,8 +36,13 @@ class Relays:
 
         None: the mail goes straight to the recipient's domain (`delivery.mx`).
         """
-        chosen = None
+        return next((relay for _, _, relay in self.claims(sender, recipient) if relay is not None), None)
+
+    def claims(self, sender: Address | None, recipient: Address) -> Iterator[tuple[str, str, Relay | None]]:
+        """What is asked in turn: by which rule, about whom, and the relay that claims it, if one does."""
         if sender is not None:
             address = f"{fold_local(sender.local)}@{sender.domain}"
-            chosen = self._by_sender.get(address) or self._by_sender.get(sender.domain)
-        return chosen or self._by_recipient.get(recipient.domain) or self._default
+            yield "relay of the sender", address, self._by_sender.get(address)
+            yield "relay of the sender's domain", sender.domain, self._by_sender.get(sender.domain)
+        yield "relay of the recipient's domain", recipient.domain, self._by_recipient.get(recipient.domain)
+        yield "default relay", recipient.domain, self._default

@@ -12,16 +12,15 @@ from ssl import SSLContext
 
 from mailserver.config import outgoing
 from mailserver.config.model import Config, Listener
+from mailserver.config.routes import routing
 from mailserver.directory import Directory, User
 from mailserver.durable.commit import Committer
-from mailserver.mail.srs import Srs
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.allowance import Allowance
 from mailserver.mta.authentication import Authenticator
 from mailserver.mta.counts import Counts
-from mailserver.mta.forwarding import Forwarding
 from mailserver.mta.reception import Reception
-from mailserver.mta.routing import Mailboxes, Routing
+from mailserver.mta.routing import Mailboxes
 from mailserver.mta.senders import Senders
 from mailserver.pool import Pool
 from mailserver.pop3 import LINE_LIMIT, LastLogins, Pop3
@@ -69,14 +68,8 @@ class Services:
         self.directory = Directory(config.domains)
         self.mailboxes = Mailboxes(config.maildirs)
         self.connections = Connections()
-        self.routing = Routing(
-            self.directory,
-            self.mailboxes,
-            self.storage,
-            config.default_domain,
-            config.addresses.recipient_delimiter,
-            Forwarding(self.directory, Srs(srs_key(config.maildirs))),
-        )
+        key = srs_key(config.maildirs)
+        self.routing = routing(config, self.directory, self.mailboxes, self.storage, key)
         passwords = config.passwords
         self._authenticator = Authenticator(
             self.directory,
