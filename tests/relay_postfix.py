@@ -98,7 +98,18 @@ class Smarthost:
 
     def messages(self, user: str) -> list[bytes]:
         """What is in the mailbox of ann or bob, in no order."""
-        return [path.read_bytes() for path in (self._root / "mail" / user / "new").glob("*")]
+        return [path.read_bytes() for path in self._new(user).glob("*")]
+
+    def sent(self, reply: str, to: str = "ann@there.test") -> None:
+        """Wait until the message that it took with this reply is in a mailbox."""
+        self.postfix.says(rf"{reply.rpartition(' ')[2]}: to=<{to}>.* status=sent")
+
+    def empty(self, user: str) -> None:
+        for path in self._new(user).iterdir():
+            path.unlink()
+
+    def _new(self, user: str) -> Path:
+        return self._root / "mail" / user / "new"
 
 
 @contextlib.contextmanager
