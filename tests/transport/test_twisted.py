@@ -1,12 +1,9 @@
-"""Twisted protocols on our transports: data, loss, back-pressure, bounds, faults; and never a reactor."""
+"""Twisted protocols on our transports: data, loss, back-pressure, bounds, faults."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import subprocess
-import sys
 
 import pytest
 
@@ -419,40 +416,3 @@ def test_coroutines_as_deferreds(run):
         assert (await outcome(endless)).check(asyncio.CancelledError)
 
     run(dialogue())
-
-
-WITHOUT_REACTOR = """
-import asyncio, sys
-from twisted.spread import pb
-from mailserver.transport.connections import Connections
-from mailserver.transport.listener import Peer
-from mailserver.transport.twisted import Bounds, Hosted
-
-class Root(pb.Root):
-    def remote_double(self, text):
-        return text * 2
-
-async def main():
-    loop, connections = asyncio.get_running_loop(), Connections()
-    host = lambda factory: lambda: Hosted(
-        "pb", factory, Peer("127.0.0.1", 1, None, False), bounds=Bounds(idle=5), connections=connections)
-    server = await loop.create_server(host(pb.PBServerFactory(Root())), "127.0.0.1", 0)
-    client = pb.PBClientFactory()
-    transport, _ = await loop.create_connection(host(client), *server.sockets[0].getsockname())
-    root = await client.getRootObject().asFuture(loop)
-    print(await root.callRemote("double", "ab").addCallback(str).asFuture(loop))
-    transport.close()
-    server.close()
-    await connections.wait_empty()
-
-asyncio.run(main())
-print("reactor" if "twisted.internet.reactor" in sys.modules else "none")
-"""
-
-
-def test_no_reactor_is_imported_for_a_dialogue():
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_REACTOR], capture_output=True, text=True, timeout=60
-    )
-    assert (result.stdout, result.stderr) == ("abab\nnone\n", "")
-    assert not re.search("reactor", result.stderr)
