@@ -1,18 +1,22 @@
 """Changes of the spool, gathered: outcomes that come together share their syncs.
 
-While one batch is on its way to the disk the next one gathers; who is alone waits for nobody.
+While one batch is on its way to the disk the next one gathers; who is alone waits for nobody. Nobody waits
+for the end of removed entries to be durable: that is done once a second for all of them, so a power cut may
+repeat the deliveries of its last second.
 Not here: what a change is written as (`queue.spool`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from mailserver.pool import Busy, Pool
 from mailserver.queue.entry import Entry
 from mailserver.queue.spool import Spool
 
 BATCH = 256  # entries a pass
+SWEEP = 1.0  # seconds for which the contents of removed entries gather
 
 
 class _Change:
@@ -31,13 +35,25 @@ class Ledger:
         self._pool = pool
         self._changes: dict[str, _Change] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._removed: list[str] = []
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Sweep what is left, once; the next start does what this cannot."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(Busy, OSError):
+                await self._pool.run(self._spool.sweep, self._removed)
 
     async def store(self, entry: Entry) -> None:
         """Replace an entry; durable when this returns. Raises OSError, Busy."""
         await self._change(entry.id, entry)
 
     async def remove(self, entry_id: str) -> None:
-        """Remove an entry for good. Raises OSError, Busy."""
+        """Remove an entry: no end of the process brings it back, nor, a second later, a power cut.
+
+        Raises OSError, Busy.
+        """
         await self._change(entry_id, None)
 
     async def _change(self, entry_id: str, entry: Entry | None) -> None:
@@ -59,9 +75,21 @@ class Ledger:
                 errors.update(await self._pool.run(self._spool.apply, stored, removed))
             except (Busy, OSError) as error:
                 errors = dict.fromkeys(batch, error)
+            self._removed += [entry_id for entry_id in removed if entry_id not in errors]
             for entry_id, change in batch.items():
                 _resolve(change.waiting, errors.get(entry_id))
         self._writer = None
+        if self._removed and self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        while self._removed:
+            await asyncio.sleep(SWEEP)
+            removed = list(self._removed)
+            with contextlib.suppress(Busy, OSError):  # try again
+                await self._pool.run(self._spool.sweep, removed)
+                del self._removed[: len(removed)]
+        self._sweeper = None
 
 
 def _resolve(waiting: list[asyncio.Future[None]], error: Exception | None) -> None:

@@ -104,6 +104,7 @@ class Runner:
             delivery.cancel()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+        await self.ledger.close()
 
     def submit(self, entry_id: str) -> None:
         """A new entry is in the spool: it is read at once."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from mailserver.durable.files import sync_directory
 from mailserver.pool import Busy
 from mailserver.queue.entry import Entry
 from mailserver.queue.ledger import Ledger
@@ -53,3 +54,34 @@ def test_each_hears_of_his_own(world: World, monkeypatch: pytest.MonkeyPatch) ->
     assert world.loop.run_until_complete(story()) == [None, trouble]
     world.pool.refuse = Busy("storage")
     assert [type(error) for error in world.loop.run_until_complete(story())] == [Busy, Busy]
+
+
+def test_contents_go_together_a_little_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their envelopes' end is made durable for all of them at once; where it cannot be, they stay meanwhile."""
+
+    async def story() -> None:
+        ledger = Ledger(world.spool, world.pool)
+        for entry_id in ids[:3]:
+            await ledger.remove(entry_id)
+        assert world.ids() == ids[3:]
+        assert world.contents() == set(ids)
+        await asyncio.sleep(1.5)
+        assert world.contents() == set(ids), "the disk refuses"
+        await asyncio.sleep(1)
+        assert world.contents() == set(ids[3:])
+        await ledger.remove(ids[3])
+        await ledger.close()
+        assert world.contents() == set(ids[4:])
+
+    real, syncs = sync_directory, []
+
+    def sync(path: str) -> None:
+        syncs.append(world.loop.time())
+        if len(syncs) == 1:
+            raise OSError(5, "Input/output error")
+        real(path)
+
+    monkeypatch.setattr("mailserver.queue.spool.sync_directory", sync)
+    ids = [world.accept("x@far.test") for _ in range(5)]
+    world.loop.run_until_complete(story())
+    assert syncs == [1.0, 2.0, 2.5]
