@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 
 PENDING = 20_000
 
@@ -31,6 +32,8 @@ class MailLog:
         self._write_lock = threading.Lock()
         self._dropped = 0
         self._closing = False
+        self.tap: Callable[[str], None] | None = None
+        """Gets each line, too; must not block."""
         self._writer = threading.Thread(target=self._run, name="maillog", daemon=True)
 
     def start(self) -> None:
@@ -38,6 +41,8 @@ class MailLog:
         self._writer.start()
 
     def line(self, text: str) -> None:
+        if self.tap is not None:
+            self.tap(text)
         if len(self._lines) >= PENDING:
             self._dropped += 1
             return

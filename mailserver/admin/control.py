@@ -1,4 +1,4 @@
-"""The control socket, by which commands beside a running server speak with its queue: a JSON line each way.
+"""The socket of the queue, by which other processes of this machine speak with it: a JSON line each way.
 
 Only root and the user that the server runs as reach it: it lies in a directory of that user's alone.
 Not here: what requests mean (`requests`), binding the socket (`transport.listener`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -23,6 +23,8 @@ from mailserver.transport.session import Then
 LINE = 16 * 1024  # octets of a request
 MOST = 64 << 20  # octets of an answer
 PATIENCE = 60.0  # seconds a command waits for the server
+Obey = Callable[[bytes], Awaitable[bytes]]
+"""A line with a request to the line of its answer. Raises msgspec.DecodeError, Busy."""
 _TIMEOUTS = Timeouts(idle=60.0, total=3600.0)
 
 
@@ -40,18 +42,17 @@ class ControlSession:
     protocol = "queue"
     user = ""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, obey: Obey) -> None:
+        self._obey = obey
 
     def greeting(self) -> bytes:
         return b""
 
     async def receive(self, line: bytes) -> transport.Answer:
         try:
-            request = _request.decode(line)
+            return transport.Answer(await self._obey(line))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return _last("expected a request in JSON")
-        return transport.Answer(_encoded(await perform(self._desk, request)))
 
     def too_long(self) -> transport.Answer:
         return _last("the request is too long")
@@ -73,9 +74,23 @@ class ControlSession:
 
 
 def control(desk: Desk, pool: Pool, connections: Connections) -> Callable[[Peer], Driver]:
-    """What makes the protocol of a connection to the control socket."""
+    """What makes the protocol of a connection to the queue's socket."""
+    return answering(obeying(desk), pool, connections)
+
+
+def obeying(desk: Desk) -> Obey:
+    """Carries out lines with requests."""
+
+    async def obey(line: bytes) -> bytes:
+        return _encoded(await perform(desk, _request.decode(line)))
+
+    return obey
+
+
+def answering(obey: Obey, pool: Pool, connections: Connections) -> Callable[[Peer], Driver]:
+    """What makes the protocol of connections on which each line is a request for `obey`."""
     return lambda peer: Driver(
-        ControlSession(desk),
+        ControlSession(obey),
         peer,
         pool=pool,
         timeouts=_TIMEOUTS,

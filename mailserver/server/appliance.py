@@ -12,19 +12,19 @@ import os
 import resource
 import time
 from collections.abc import Callable
-
-from msgspec.structs import replace
+from functools import partial
 
 from mailserver import maillog
 from mailserver.admin.control import path_of
 from mailserver.config.load import ConfigError, load
-from mailserver.config.model import FIXED, Config, Listener
+from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
 from mailserver.server import console, notify, privileges
 from mailserver.server.companion import Companion
 from mailserver.server.privileges import PrivilegeError, drop
 from mailserver.server.services import REFUSALS, limits
+from mailserver.server.settled import needing_restart, settled
 from mailserver.server.state import State, StateError
 from mailserver.server.supervisor import FamilyError, Refreshed, Supervisor
 from mailserver.server.upkeep import Watch
@@ -48,10 +48,16 @@ def serve(directory: str, overrides: Overrides) -> None:
     config = overrides.apply(load(directory))
     _check_user(config)
     log = _open_log(config)
-    appliance = Appliance(config, lambda: overrides.apply(load(directory)))
+
+    def reread() -> Config:
+        return overrides.apply(load(directory))
+
+    appliance = Appliance(config, reread)
+    log.tap = appliance.shared.tap.offer
     try:
         grounds = appliance.prepare()
-        supervisor = Supervisor(grounds, appliance.refresh, Companion(console.run), notify.Notifier())
+        companion = Companion(partial(console.run, reread))
+        supervisor = Supervisor(grounds, appliance.refresh, companion, notify.Notifier())
         supervisor.run(log, watch)
     except (StateError, EndpointError, PrivilegeError, FamilyError) as error:
         raise StartError(str(error)) from error
@@ -66,9 +72,8 @@ class Appliance:
 
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
         self._reread = reread
-        self._inherited = notify.inherited()
         self._factories: Factories = {}
-        self._shared = Shared()
+        self.shared = Shared(notify.inherited())
         self._own: set[Listener] = set()
         self._state = State(config.maildirs)
         self._gate = Gate(limits(config))
@@ -89,9 +94,9 @@ class Appliance:
             for path in [*made, self._state.lock_file]:  # sockets take after their directory
                 os.chown(path, *account)
         self._report_certificates()
-        for at in config.listeners:
+        for at in _served(config):
             grounds.listeners[at] = self._listener(at)
-            grounds.listeners[at].open(self._inherited)
+            grounds.listeners[at].open(self.shared.inherited)
         self._open_own(grounds)
         _write_pid(config.pid_file)
         if account is not None:
@@ -119,12 +124,9 @@ class Appliance:
         except ConfigError as error:
             maillog.event("config-refused", problem=error)
             return Refreshed(None, str(error))
-        old = before.config
-        fixed = [name for name in FIXED if getattr(config, name) != getattr(old, name)]
-        if fixed:
+        if fixed := needing_restart(config, before.config):
             maillog.event("config-needs-restart", keys=" ".join(fixed))
-            config = replace(config, **{name: getattr(old, name) for name in fixed})
-        fresh = self._new_grounds(config)
+        fresh = self._new_grounds(settled(config, before.config))
         problems += self._open_listeners(fresh, before)
         fresh.queue = before.queue
         fresh.listeners |= {at: it for at, it in before.listeners.items() if at in self._own}
@@ -137,7 +139,7 @@ class Appliance:
         """Keep those that stay, bind the new ones. An endpoint that cannot be bound is left out: why."""
         problems = []
         here = {at.endpoint: listener for at, listener in before.listeners.items()}
-        for at in fresh.config.listeners:
+        for at in _served(fresh.config):
             if at in before.listeners:
                 fresh.listeners[at] = before.listeners[at]
                 continue
@@ -146,7 +148,7 @@ class Appliance:
                 listener.take_over(here[at.endpoint])
             else:
                 try:
-                    listener.open(self._inherited)
+                    listener.open(self.shared.inherited)
                 except EndpointError as error:
                     maillog.event("listener-failed", problem=error)
                     problems.append(str(error))
@@ -155,7 +157,7 @@ class Appliance:
         return problems
 
     def _new_grounds(self, config: Config) -> Grounds:
-        return Grounds(config, self._state, self._certificates, self._gate, self._factories, self._shared)
+        return Grounds(config, self._state, self._certificates, self._gate, self._factories, self.shared)
 
     def _listener(self, at: Listener) -> transport.Listener:
         """Not bound yet. Its factory is looked up at each connection: it is the worker's."""
@@ -193,6 +195,11 @@ class Appliance:
         for problem in problems:
             maillog.event("certificate-problem", problem=problem)
         return problems
+
+
+def _served(config: Config) -> list[Listener]:
+    """The listeners of the workers; those of operators are the console's."""
+    return [at for at in config.listeners if at.protocol not in console.PROTOCOLS and not at.paused]
 
 
 def _account(config: Config) -> tuple[int, int] | None:

@@ -10,30 +10,51 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 from mailserver import maillog
+from mailserver.admin.administration import Administration
+from mailserver.admin.operators import Operators
+from mailserver.config.load import ConfigError
+from mailserver.config.model import Config
+from mailserver.console.desk import FrontDesk
+from mailserver.pool import Pool
 from mailserver.server.child import Say
+from mailserver.server.doors import FRONT_ENDS, Doors
 from mailserver.server.loop import new_loop, unforeseen
+from mailserver.server.running import RunningServer
+from mailserver.server.settled import settled
 from mailserver.server.worker import Grounds
 from mailserver.transport.connections import Connections
 
 BEAT = 1.0  # seconds between signs of life
+PROTOCOLS = frozenset(FRONT_ENDS)
+"""What is spoken to operators, and not by the workers."""
 
 
-def run(grounds: Grounds, say: Say) -> None:
+def run(reread: Callable[[], Config], grounds: Grounds, say: Say) -> None:
     """Be the console of a server that has begun with `grounds`, until told to stop."""
     grounds.leave()
     with asyncio.Runner(loop_factory=new_loop()) as runner:
-        runner.run(ConsoleProcess(grounds).serve(say))
+        runner.run(ConsoleProcess(reread, grounds).serve(say))
 
 
 class ConsoleProcess:
     """The life of the process."""
 
-    def __init__(self, grounds: Grounds) -> None:
+    def __init__(self, reread: Callable[[], Config], grounds: Grounds) -> None:
+        self._reread = reread
         self._grounds = grounds
-        self._channel = grounds.shared.channel
+        self._config = config = grounds.config
         self._connections = Connections()
+        self._hashing = Pool("hash", threads=1, waiting=64)
+        self._storage = Pool("operations", threads=4, waiting=256)
+        self._server = RunningServer(grounds, self._connections, self._storage, self.follow)
+        operators = Operators(config, self._hashing)
+        self._administration = Administration(config, self._server, self._storage, operators)
+        desk = FrontDesk(self._administration, operators, lambda: self._config.console, self._connections)
+        self._doors = Doors(desk, grounds.certificates, grounds.shared.inherited)
+        self._following = asyncio.Lock()
         self._stop = asyncio.Event()
 
     async def serve(self, say: Say) -> None:
@@ -42,15 +63,32 @@ class ConsoleProcess:
         loop.set_exception_handler(unforeseen)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, maillog.reopen)
+        self._server.start()
         beating = asyncio.ensure_future(self._beating())
+        await self._doors.follow(self._config)
+        await self._doors.open_control(self._grounds.state.control_socket)
         maillog.event("console-serving", process=os.getpid())
         say()
         await self._stop.wait()
         beating.cancel()
-        await self._connections.drain(self._grounds.config.limits.drain_timeout)
+        self._doors.close()
+        await self._connections.drain(self._config.limits.drain_timeout)
+        self._storage.close()
+        self._hashing.close()
+
+    async def follow(self) -> str:
+        """Another configuration is in force: go by it. Returns what is wrong with it here."""
+        async with self._following:
+            await asyncio.to_thread(self._grounds.certificates.reload)  # what is wrong, the supervisor says
+            try:
+                config = settled(await asyncio.to_thread(self._reread), self._config)
+            except ConfigError:  # changed again meanwhile: the supervisor will see it, too
+                return ""
+            self._config = self._administration.config = config
+            return "; ".join(await self._doors.follow(config))
 
     async def _beating(self) -> None:
         """Show the supervisor that the loop goes round."""
         while True:
-            self._channel.beat()
+            self._grounds.shared.channel.beat()
             await asyncio.sleep(BEAT)

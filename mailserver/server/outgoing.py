@@ -71,7 +71,7 @@ class Outgoing:
             runner.start()
             loop.add_reader(self._nudges.reading, self._hear, runner)
             desk = Desk(runner, services.spool, services.storage)
-            begun(control(desk, services.storage, services.connections))
+            begun(control(desk, services.storage, services.inside))
             await loop.create_future()
         finally:
             loop.remove_reader(self._nudges.reading)

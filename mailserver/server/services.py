@@ -68,6 +68,7 @@ class Services:
         self.directory = Directory(config.domains)
         self.mailboxes = Mailboxes(config.maildirs)
         self.connections = Connections()
+        self.inside = Connections()  # of other processes of the server
         key = srs_key(config.maildirs)
         self.routing = routing(config, self.directory, self.mailboxes, self.storage, key)
         passwords = config.passwords

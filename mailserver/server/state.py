@@ -22,6 +22,7 @@ from mailserver.durable.commit import recover
 from mailserver.durable.files import create, make_directory
 from mailserver.mail.srs import SECRET_OCTETS
 from mailserver.queue.spool import Spool
+from mailserver.server.inside import Sockets
 
 LOCK_PATIENCE = 2.0  # seconds
 
@@ -61,13 +62,15 @@ class State:
         self.queue_lock_file = os.path.join(self.run, "queue.lock")
         self.spool = Spool(os.path.join(root, ".queue"))
         self.submission_socket = os.path.join(self.run, "submission.sock")
+        self.control_socket = os.path.join(self.run, "control.sock")
+        self.workers = Sockets(os.path.join(self.run, "workers"))
         self._lock = -1
 
     def prepare(self) -> list[str]:
         """Make what is missing; returns the directories and files made. Raises StateError."""
         queue = os.path.join(self.root, ".queue")
         parts = [os.path.join(queue, name) for name in ("tmp", "msg", "env")]
-        directories = [self.root, queue, *parts, self.run]
+        directories = [self.root, queue, *parts, self.run, os.path.join(self.run, "workers")]
         made = []
         path = self.root
         try:
@@ -107,6 +110,8 @@ class State:
 
     def recover(self) -> None:
         """Remove what a crash left behind half-done: content nobody was told about. Raises StateError."""
+        for pid in self.workers.all():
+            self.workers.forget(pid)
         try:
             removed = recover(self.staging) + self.spool.recover()
         except OSError as error:
@@ -116,6 +121,7 @@ class State:
 
     def forget(self, pid: int) -> None:
         """Remove what a dead worker left behind half-done; the next start finds what this does not."""
+        self.workers.forget(pid)
         mark = f"P{pid}Q"
         with contextlib.suppress(OSError):
             for name in os.listdir(self.staging):

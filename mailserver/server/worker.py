@@ -16,9 +16,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 from mailserver import maillog
+from mailserver.admin.control import answering
 from mailserver.config.model import Config, Listener
 from mailserver.mailbox.steady import SteadyClock
 from mailserver.mailbox.sweep import Sweeper
@@ -26,26 +28,36 @@ from mailserver.mta.counts import Counts
 from mailserver.pool import Busy
 from mailserver.pop3 import LastLogins
 from mailserver.server.channel import Channel
+from mailserver.server.events import Tap
+from mailserver.server.inside import Inside
 from mailserver.server.loop import new_loop, unforeseen
 from mailserver.server.outgoing import Nudges, Outgoing
 from mailserver.server.services import Factory, Services
 from mailserver.server.state import State
 from mailserver.server.upkeep import SWEEP_INTERVAL, sweep
 from mailserver.transport import listener as transport
-from mailserver.transport.gate import SLOTS, Gate
+from mailserver.transport.endpoint import Endpoint, EndpointError
+from mailserver.transport.gate import SLOTS, Gate, Limits
 from mailserver.transport.tls import Certificates
 
 Factories = dict[Listener | str, Factory]
 BEAT = 1.0  # seconds between signs of life
 AGAIN = 5.0  # seconds until a queue that failed is begun anew
 QUEUE = "queue"  # the place of the queue's socket among the factories
+INSIDE = Limits(100, 0, 10.0)  # connections of the console's process, which are none of the mail's
 MOST_WORKERS = 8  # by default, however many cores there are
 
 
 class Shared:
-    """What all processes of a server have in common, whatever their configuration."""
+    """What all processes of a server have in common, whatever their configuration.
 
-    def __init__(self) -> None:
+    `inherited` are sockets that the service manager has passed (`notify.inherited`).
+    """
+
+    def __init__(self, inherited: Mapping[str, Sequence[int]]) -> None:
+        self.inherited = inherited
+        self.since = datetime.now(UTC).isoformat(timespec="seconds")
+        self.tap = Tap()
         self.channel = Channel()
         self.nudges = Nudges()
         self.last_logins = LastLogins()
@@ -127,10 +139,26 @@ class Worker:
         loop.add_signal_handler(signal.SIGUSR1, maillog.reopen)
         for listener in listeners.values():
             listener.start()
+        inside = self._open_inside()
         ready()
         chores = [asyncio.ensure_future(chore) for chore in self._chores()]
         await self._until_told(left, chores)
         await self._end()
+        inside.close()
+
+    def _open_inside(self) -> transport.Listener:
+        """Where the console's process asks this one; mail is served without it."""
+        connections, config = self._services.connections, self._grounds.config
+        inside = Inside(connections, config.limits.drain_timeout)
+        factory = answering(inside.obey, self._services.storage, self._services.inside)
+        path = self._grounds.state.workers.path(os.getpid())
+        listener = transport.Listener(Endpoint("unix", path), factory, gate=Gate(INSIDE))
+        try:
+            listener.open()
+            listener.start()
+        except EndpointError as error:
+            maillog.event("listener-failed", problem=error)
+        return listener
 
     def _chores(self) -> list[Coroutine[None, None, None]]:
         chores = [self._beating()]
@@ -193,6 +221,7 @@ class Worker:
         """Let sessions end, finish what was accepted."""
         sessions = len(self._services.connections)
         cut = await self._services.connections.drain(self._grounds.config.limits.drain_timeout)
+        await self._services.inside.drain(1.0)
         await asyncio.get_running_loop().run_in_executor(None, self._services.close)
         maillog.event("worker-ended", sessions=sessions, cut=cut, **maillog.counters())
 

@@ -50,7 +50,7 @@ class Awaited:
         self._spool, self._clock = spool, clock
 
     async def _carried(self, request):
-        session = control.ControlSession(StillQueue(self._spool, self._clock))
+        session = control.ControlSession(control.obeying(StillQueue(self._spool, self._clock)))
         answer = await session.receive(msgspec.json.encode(request))
         return msgspec.json.decode(answer.data, type=Answer)
 
@@ -172,7 +172,7 @@ def test_there_never_was_a_queue(tmp_path):
     "line", [b"", b"{", b"[]", b'{"verb": "format"}', b"\xff", b'{"verb": "list", "ids": 3}']
 )
 def test_nonsense_ends_the_conversation(spool, line):
-    answer = asyncio.run(control.ControlSession(StillQueue(spool)).receive(line))
+    answer = asyncio.run(control.ControlSession(control.obeying(StillQueue(spool))).receive(line))
     assert answer.then is Then.CLOSE
     assert json.loads(answer.data)["refused"] == "expected a request in JSON"
 

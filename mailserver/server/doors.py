@@ -1,0 +1,106 @@
+"""Where operators come in: the control socket, and the listeners for telnet and Perspective Broker.
+
+They are bound by the console's process, as the user it is, and follow the configuration: whoever is connected
+stays. Not here: what is spoken there (`mailserver.console`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from mailserver import maillog
+from mailserver.config.model import Config, Listener
+from mailserver.console import control
+from mailserver.console.desk import FrontDesk
+from mailserver.server.services import HANDSHAKE
+from mailserver.transport import listener as transport
+from mailserver.transport.endpoint import Endpoint, EndpointError, parse
+from mailserver.transport.gate import Gate, Limits
+from mailserver.transport.tls import Certificates
+
+Factory = Callable[[transport.Peer], asyncio.BaseProtocol]
+OPEN_MODE = 0o666  # who may is decided by the account of the process; the directory lets in whom it lets in
+
+
+def _telnet(desk: FrontDesk) -> Factory:
+    from mailserver.console import telnet  # Twisted, for this process alone, and only if it is wanted
+
+    return telnet.factory(desk)
+
+
+def _broker(desk: FrontDesk) -> Factory:
+    from mailserver.console import broker
+
+    return broker.factory(desk)
+
+
+FRONT_ENDS = {"telnet": _telnet, "pb": _broker}
+
+
+class Doors:
+    """The listeners of this process. All methods are of its event loop."""
+
+    def __init__(
+        self, desk: FrontDesk, certificates: Certificates, inherited: Mapping[str, Sequence[int]]
+    ) -> None:
+        self._desk = desk
+        self._certificates = certificates
+        self._inherited = inherited
+        self._gate = Gate(Limits(0, 0, HANDSHAKE))
+        self._control: transport.Listener | None = None
+        self._open: dict[Listener, transport.Listener] = {}
+
+    async def open_control(self, path: str) -> None:
+        """Where commands of this machine come in; a line in the log where that cannot be."""
+        listener = self._listener(Endpoint("unix", path, mode=OPEN_MODE), control.factory(self._desk))
+        if problem := await _start(listener):
+            maillog.event("listener-failed", problem=problem)
+        else:
+            self._control = listener
+
+    async def follow(self, config: Config) -> list[str]:
+        """Open what the configuration has, close what it has no more. Returns what could not be opened."""
+        self._gate.limits = Limits(config.console.connections, 0, HANDSHAKE)
+        wanted = [at for at in config.listeners if at.protocol in FRONT_ENDS and not at.paused]
+        for at in self._open.keys() - set(wanted):
+            self._open.pop(at).close()
+        problems = [await self._open_at(at) for at in wanted if at not in self._open]
+        return [problem for problem in problems if problem]
+
+    async def _open_at(self, at: Listener) -> str:
+        try:
+            factory = FRONT_ENDS[at.protocol](self._desk)
+        except ImportError:
+            problem = f"{at.endpoint}: {at.protocol} needs Twisted: pip install 'mailserver[console]'"
+        else:
+            listener = self._listener(parse(at.endpoint), factory, at.proxy_from)
+            problem = await _start(listener, self._inherited)
+            if not problem:
+                self._open[at] = listener
+                return ""
+        maillog.event("listener-failed", problem=problem)
+        return problem
+
+    def _listener(
+        self, endpoint: Endpoint, factory: Factory, proxy_from: Sequence[transport.Network] = ()
+    ) -> transport.Listener:
+        certificates = self._certificates if endpoint.tls else None
+        return transport.Listener(
+            endpoint, factory, gate=self._gate, certificates=certificates, proxy_from=proxy_from
+        )
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        for listener in (*self._open.values(), *([self._control] if self._control else [])):
+            listener.close()
+
+
+async def _start(listener: transport.Listener, inherited: Mapping[str, Sequence[int]] | None = None) -> str:
+    """Bind and accept; returns why that cannot be."""
+    try:
+        await asyncio.to_thread(listener.open, inherited)
+    except (EndpointError, OSError) as error:
+        return str(error)
+    listener.start()
+    return ""
