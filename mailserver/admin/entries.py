@@ -210,6 +210,78 @@ class LogLine(Struct, frozen=True):
     line: str
 
 
+class Text(Struct, frozen=True):
+    """Lines of text, such as a file or what differs in it."""
+
+    text: str
+
+
+class ListenerEntry(Struct, frozen=True):
+    """A listener; while it is `paused`, nothing new is accepted there."""
+
+    endpoint: str
+    protocol: str
+    proxy_from: tuple[str, ...]
+    allow_cleartext_login: bool
+    paused: bool
+
+
+class Confirmed(Struct, frozen=True):
+    """A change that stays, though it could have been taken back `until` then."""
+
+    who: str
+    front: str
+    until: str
+
+
+class ExplainedStep(Struct, frozen=True):
+    """A rule that was tried for `subject`, and what it found; `leads_to` is who is asked about next."""
+
+    rule: str
+    subject: str
+    found: str
+    decides: bool
+    leads_to: tuple[str, ...]
+
+
+class ExplainedPlace(Struct, frozen=True):
+    """Where mail ends up: in the `mailbox` of `address`, or out by a relay or host, from `sender`."""
+
+    address: str
+    way: str
+    sender: str
+
+
+class Explanation(Struct, frozen=True):
+    """Why mail for `recipient` goes where it goes; `reply` is what a client hears who is refused."""
+
+    recipient: str
+    reply: str
+    places: tuple[ExplainedPlace, ...]
+    steps: tuple[ExplainedStep, ...]
+
+
+class StoryStep(Struct, frozen=True):
+    """What happened to a message, under whichever of its ids."""
+
+    at: str
+    id: str
+    event: str
+    text: str
+
+
+class AuditEntry(Struct, frozen=True):
+    """An operation that somebody asked for; `said` is what with, without secrets."""
+
+    at: str
+    operator: str
+    role: str
+    front: str
+    operation: str
+    outcome: str
+    said: dict[str, str]
+
+
 _PLACES = ("mailbox", "mailboxes", "kept_at", "set_aside")
 
 

@@ -184,4 +184,5 @@ class _Accounts:
 
 def _entry(name: str, file: OperatorFile) -> OperatorEntry:
     domains = None if file.domains is None else tuple(sorted(file.domains))
-    return OperatorEntry(name, file.role.value, domains, file.account, file.enabled)
+    account = None if file.account is None else str(file.account)  # plain text, as it goes into JSON
+    return OperatorEntry(name, file.role.value, domains, account, file.enabled)

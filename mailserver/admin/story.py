@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 _FIELD = re.compile(r'([a-z-]+)=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
+_ESCAPED = re.compile(r'\\(["\\])')  # control characters stay as they are written
 _FURTHER = re.compile(r"N\d+$")  # the queue's further entries of one message
 _TAKEN = re.compile(r"^2\d\d \S+ OK ([A-Za-z0-9]{1,100})$")
 
@@ -20,7 +21,7 @@ def story(lines: Iterable[str], message: str) -> Iterator[str]:
     for line in lines:
         if "id=" not in line:  # nearly all lines of a large log are somebody else's
             continue
-        fields = _fields(line)
+        fields = fields_of(line)
         if fields.get("id") not in ours and fields.get("message") not in ours:
             continue
         ours.add(fields.get("id", message))
@@ -29,9 +30,9 @@ def story(lines: Iterable[str], message: str) -> Iterator[str]:
         yield line
 
 
-def _fields(line: str) -> dict[str, str]:
+def fields_of(line: str) -> dict[str, str]:
     """The fields of a line, the first of each name; a value in quotes cannot pose as one."""
     found: dict[str, str] = {}
     for match in _FIELD.finditer(line):
-        found.setdefault(match[1], match[3] if match[2] is None else match[2])
+        found.setdefault(match[1], match[3] if match[2] is None else _ESCAPED.sub(r"\1", match[2]))
     return found

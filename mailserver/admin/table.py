@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mailserver.admin.operation import Operation
-from mailserver.admin.operations import aliases, domains, mail, operators, queue, relays, running, users
+from mailserver.admin.operations import (
+    aliases,
+    domains,
+    explaining,
+    mail,
+    operators,
+    queue,
+    relays,
+    running,
+    settings,
+    users,
+)
 
 
 def _by_words(*topics: Iterable[Operation]) -> Mapping[str, Operation]:
@@ -19,6 +30,8 @@ TABLE = _by_words(
     mail.OPERATIONS,
     queue.OPERATIONS,
     relays.OPERATIONS,
+    settings.OPERATIONS,
+    explaining.OPERATIONS,
     running.OPERATIONS,
     operators.OPERATIONS,
 )

@@ -165,6 +165,7 @@ class Expansion:
             else:
                 self._tried(rule, address, "gets it", True, (target,))
                 return self._follow(target, address)
+        self._tried(Rule.DOMAIN, address, "has nobody of this name", True)
         return UNKNOWN
 
     def _last_resorts(self, domain: Domain) -> Iterator[tuple[Rule, Address | None]]:

@@ -18,9 +18,10 @@ import secrets
 import time
 
 from mailserver import maillog
+from mailserver.config import routes
+from mailserver.config.routes import srs_key_file
 from mailserver.durable.commit import recover
 from mailserver.durable.files import create, make_directory
-from mailserver.mail.srs import SECRET_OCTETS
 from mailserver.queue.spool import Spool
 from mailserver.server.inside import Sockets
 
@@ -31,23 +32,14 @@ class StateError(Exception):
     """The state directory cannot be used; the text is one line for the operator."""
 
 
-def srs_key_file(root: str) -> str:
-    """Where the key is under which senders of forwarded mail are rewritten."""
-    return os.path.join(root, ".srs.key")
-
-
 def srs_key(root: str) -> bytes:
-    """That key, made at the first start. Raises StateError."""
+    """The key of forwarded mail's senders. Raises StateError."""
     try:
-        with open(srs_key_file(root), "rb") as file:
-            key = file.read(1024)
+        return routes.srs_key(root)
     except OSError as error:
         raise StateError(f"{srs_key_file(root)}: cannot be read: {error.strerror}") from error
-    if len(key) < SECRET_OCTETS:
-        raise StateError(
-            f"{srs_key_file(root)}: expected at least {SECRET_OCTETS} octets; remove it for a new one"
-        )
-    return key
+    except ValueError as error:
+        raise StateError(f"{srs_key_file(root)}: {error}") from None
 
 
 class State:
