@@ -7,6 +7,7 @@ Four levels: none; opportunistic (used where offered, proves nothing, clear text
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable
 from enum import Enum
@@ -60,19 +61,30 @@ def unverified() -> ssl.SSLContext:
 class Authorities:
     """Whose certificates are taken: the system's authorities, or those in the PEM file `path` alone.
 
-    Read at the first need, in a thread of `pool`.
+    Read in a thread of `pool` at the first need, and again when the file has changed.
     """
 
     def __init__(self, pool: Pool, path: str = "") -> None:
         self._pool = pool
         self._path = path
+        self._file = path or ssl.get_default_verify_paths().cafile or ""
+        self._version: tuple[int, int] | None = None
         self._context: ssl.SSLContext | None = None
 
     async def context(self) -> ssl.SSLContext:
         """Takes a certificate for the host's name only. Raises Busy, OSError, SSLError (no certificates)."""
-        if self._context is None:
+        version = self._file_version()
+        if self._context is None or version != self._version:
             self._context = await self._pool.run(_verified, self._path)
+            self._version = version
         return self._context
+
+    def _file_version(self) -> tuple[int, int] | None:
+        """What changes with the file. In a directory, all that some systems have, OpenSSL looks each time."""
+        if not self._file:
+            return None
+        status = os.stat(self._file)
+        return status.st_ino, status.st_mtime_ns
 
 
 def _verified(authorities: str) -> ssl.SSLContext:

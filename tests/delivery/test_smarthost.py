@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trustme
 from deliveries import delivery
+from msgspec.structs import replace
 from remote_host import HANGUP, STALL, RemoteHost, Script
 
 from mailserver import maillog
@@ -304,6 +305,21 @@ def test_a_certificate_that_proves_nothing(
             assert kinds(await courier(unproven).deliver(site.letter())) == ["delivered"]
 
     play(test)
+
+
+def test_authorities_that_were_changed_count_at_once(site: Site) -> None:
+    async def test(courier: Any) -> None:
+        context = site.server_context("127.0.0.1")
+        async with RemoteHost({"EHLO": OFFERS_TLS}, tls=context) as host:
+            out = courier(relay(site, host.port, tls=Level.REQUIRED))
+            assert kinds(await out.deliver(site.letter())) == ["delivered"]
+            for authority, expected in ((trustme.CA(), "deferred"), (site.ca, "delivered")):
+                fresh = Path(f"{site.authorities}.new")
+                authority.cert_pem.write_to_path(str(fresh))
+                fresh.replace(site.authorities)
+                assert kinds(await out.deliver(site.letter())) == [expected]
+
+    play(test, replace(IN_A_MOMENT, messages=1))
 
 
 def test_required_tls_that_is_not_offered(site: Site, events: list[tuple[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import email
 import email.policy
 import json
 import os
+import shutil
 import smtplib
 import ssl
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ import programs
 import pytest
 import relay_postfix
 import serving
+import trustme
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix starts only as root")
 
@@ -49,9 +51,17 @@ class World(NamedTuple):
     tls: int
     smarthost: relay_postfix.Smarthost
 
+    @property
+    def authorities(self) -> Path:
+        """Our copy of the authorities by which the smarthost's certificate is good."""
+        return self.site.config / "authorities.pem"
+
+    @property
+    def secret(self) -> Path:
+        return self.site.config / "secrets" / "provider"
+
     def configure(self, tls: str = "required") -> None:
-        smarthost = self.smarthost
-        port = smarthost.tls_port if tls == "implicit" else smarthost.port
+        port = self.smarthost.tls_port if tls == "implicit" else self.smarthost.port
         self.site.configure(
             [
                 ("submission", f"tcp:127.0.0.1:{self.starttls}"),
@@ -61,14 +71,14 @@ class World(NamedTuple):
                 host=relay_postfix.HOST,
                 port=port,
                 tls=tls,
-                authorities=smarthost.authorities,
+                authorities=self.authorities,
                 user=relay_postfix.USER,
             ),
         )
-        secret = self.site.config / "secrets" / "provider"
-        secret.parent.mkdir(exist_ok=True)
-        secret.touch(0o600)
-        secret.write_text(relay_postfix.PASSWORD + "\n")
+        shutil.copyfile(self.smarthost.authorities, self.authorities)
+        self.secret.parent.mkdir(exist_ok=True)
+        self.secret.touch(0o600)
+        self.secret.write_text(relay_postfix.PASSWORD + "\n")
 
     def queue(self) -> list[dict[str, object]]:
         """What the operator sees in the queue."""
@@ -133,7 +143,7 @@ def mutt(one: Submission) -> None:
     programs.run(one.home, *("mutt", "-F", one.home / "muttrc", "-s", one.subject, THERE), stdin=TEXT)
 
 
-def python(one: Submission) -> None:
+def python(one: Submission, to: str = THERE) -> None:
     context = ssl.create_default_context(cafile=one.certificate)
     client: smtplib.SMTP
     if one.implicit:
@@ -144,9 +154,7 @@ def python(one: Submission) -> None:
         if not one.implicit:
             client.starttls(context=context)
         client.login(ANN, serving.PASSWORD)
-        client.sendmail(
-            ANN, [THERE], one.message.replace("\n", "\r\n").encode(), mail_options=["BODY=8BITMIME"]
-        )
+        client.sendmail(ANN, [to], one.message.replace("\n", "\r\n").encode(), mail_options=["BODY=8BITMIME"])
 
 
 NODEMAILER = """\
@@ -235,6 +243,63 @@ def test_nothing_is_left(arrived: Arrived, world: World) -> None:
     assert len(arrived.messages) == len(arrived.queued)
     for state in ("tmp", "msg", "env"):
         assert list((world.site.mail / ".queue" / state).iterdir()) == []
+
+
+@pytest.fixture
+def submit(world: World, tmp_path: Path) -> Callable[[str, str], None]:
+    """A message by smtplib, to somebody, with a subject."""
+
+    def by_python(to: str, subject: str) -> None:
+        python(Submission(world.tls, True, str(world.site.certificate), subject, tmp_path), to)
+
+    return by_python
+
+
+@pytest.mark.parametrize("fault", ["login", "certificate"])
+def test_a_smarthost_that_refuses_us_is_trouble_for_the_operator(
+    world: World, submit: Callable[[str, str], None], fault: str
+) -> None:
+    """No message goes back to anybody; all go when it is mended, without a restart."""
+    world.configure()
+    if fault == "login":
+        world.secret.write_text("wrong\n")
+    else:
+        trustme.CA().cert_pem.write_to_path(str(world.authorities))
+    with world.smarthost.running(), world.site.serve() as server:
+        for number in range(3):
+            submit(THERE, f"{fault} {number}")
+        for one in world.queue():
+            told = server.says(f"event=delivery id={one['id']} .*outcome=(.*)")
+            assert told[1].startswith("deferred ")
+        (trouble,) = server.events("relay-trouble")
+        assert trouble["relay"] == "provider"
+        tested = world.site.run("relay", "test", "provider")
+        assert tested.returncode == 1
+        assert {"login": "535", "certificate": "certificate is not accepted"}[fault] in tested.stdout
+
+        world.secret.write_text(relay_postfix.PASSWORD + "\n")
+        shutil.copyfile(world.smarthost.authorities, world.authorities)
+        tested = world.site.run("relay", "test", "provider")
+        assert tested.returncode == 0, tested.stdout
+        waiting = world.queue()
+        assert world.site.run("queue", "retry", "--all").returncode == 0
+        for one in waiting:
+            server.says(f"event=settled id={one['id']} delivered=1")
+    assert world.site.messages(ANN) == []
+
+
+def test_what_the_smarthost_refuses_comes_back(world: World, submit: Callable[[str, str], None]) -> None:
+    world.configure()
+    with world.smarthost.running(), world.site.serve() as server:
+        submit("nobody@there.test", "to nobody")
+        server.event("settled", failed=1)
+    (report,) = map(read, world.site.messages(ANN))
+    assert report["Return-Path"] == "<>"
+    assert report.get_content_type() == "multipart/report"
+    words, status, returned = map(str, report.iter_parts())
+    assert "<nobody@there.test>: Recipient address rejected: User unknown" in " ".join(words.split())
+    assert "\nStatus: 5.1.1\n" in status
+    assert "\nSubject: to nobody\n" in returned
 
 
 def read(content: bytes) -> EmailMessage:
