@@ -53,10 +53,16 @@ class Encoder:
 
 
 class Content:
-    """One message's content; `source` opens it for reading and gives a descriptor, in a thread of `pool`."""
+    """One message's content; `source` opens it for reading and gives a descriptor, in a thread of `pool`.
 
-    def __init__(self, source: Callable[[], int], pool: Pool) -> None:
+    `sent` is called just before the end of data is given out.
+    """
+
+    def __init__(
+        self, source: Callable[[], int], pool: Pool, sent: Callable[[], object] = lambda: None
+    ) -> None:
         self._source = source
+        self._sent = sent
         self._pool = pool
         self.ended = False  # whether `blocks` has given out the end of data
 
@@ -72,6 +78,7 @@ class Content:
             yield encoder.feed(self._outgoing(block, offset))
             offset += BLOCK
         self.ended = True
+        self._sent()
         yield encoder.feed(self._outgoing(block, offset)) + encoder.finish()
 
     async def has_8bit(self) -> bool:

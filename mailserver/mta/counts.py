@@ -27,12 +27,12 @@ class Rows:
         self._keys = memory.cast("q")
         self._values = memory.cast("d")
 
-    def find(self, key: str) -> memoryview | None:
+    def find(self, key: str) -> memoryview[float] | None:
         """The numbers of `key`; None if it has no row. Not to be kept: the row may become another's."""
         mark = _mark(key)
         return next((self._row(at) for at in self._places(mark) if self._keys[at] == mark), None)
 
-    def take(self, key: str, now: float) -> memoryview:
+    def take(self, key: str, now: float) -> memoryview[float]:
         """The numbers of `key`, which has a row from now on."""
         mark = _mark(key)
         places = self._places(mark)
@@ -50,7 +50,7 @@ class Rows:
         start = mark % self._sets * WAYS * self._width
         return range(start, start + WAYS * self._width, self._width)
 
-    def _row(self, at: int) -> memoryview:
+    def _row(self, at: int) -> memoryview[float]:
         return self._values[at + 2 : at + self._width]
 
 

@@ -73,7 +73,7 @@ class Line:
         row[1], row[2] = min(self._recent() + 1, self.MOST_FAILURES), now
         row[0] = max(row[0], now + self._distance())
 
-    def _row(self) -> memoryview:
+    def _row(self) -> memoryview[float]:
         return self._rows.take(self._key, self._clock())
 
     def _wait(self) -> float:

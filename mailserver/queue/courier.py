@@ -60,6 +60,8 @@ class Delivery(NamedTuple):
 
     `content()` opens the message: a descriptor the courier closes, LF line ends, dots not stuffed; it may
     block and raise OSError. `size` is in octets with CRLF line ends (for SIZE=).
+    `sent()` is called before the end of data goes out: from then on the host may have taken the message, and
+    breaking off may make a duplicate (RFC 1047).
     """
 
     id: str
@@ -72,6 +74,7 @@ class Delivery(NamedTuple):
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+    sent: Callable[[], object] = lambda: None
 
 
 class Courier(Protocol):

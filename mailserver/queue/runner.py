@@ -80,7 +80,8 @@ class Runner:
         self._next_scan = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._carrying: set[asyncio.Future[Sequence[Outcome]]] = set()
+        self._carrying: dict[asyncio.Future[Sequence[Outcome]], Job] = {}
+        self._sent: set[Job] = set()  # those whose host may have taken the message
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -89,7 +90,11 @@ class Runner:
         self._reader = asyncio.create_task(self._run())
 
     async def stop(self, grace: float) -> None:
-        """Begin nothing new, wait `grace` seconds for deliveries under way, leave the rest to the disk."""
+        """Begin nothing new, and leave what is under way to the disk.
+
+        What may have been taken already has `grace` seconds for its answer, or it would come twice. All else
+        is broken off at once: a host that stalls must not keep the queue from who runs it next.
+        """
         self._stopping.set()
         self._closing.stop()
         self.intake.wake.set()
@@ -98,13 +103,18 @@ class Runner:
         for lane in self.lanes:
             for job in self.lanes.empty(lane):
                 self._leave(job)
-        if self._carrying:
-            await asyncio.wait(set(self._carrying), timeout=grace)
-        for delivery in self._carrying:
-            delivery.cancel()
+        self._break_off(lambda job: job not in self._sent)
+        if answers := [delivery for delivery, job in self._carrying.items() if job in self._sent]:
+            await asyncio.wait(answers, timeout=grace)
+        self._break_off(lambda job: True)
         while self._tasks:
             await asyncio.wait(set(self._tasks))
         await self.ledger.close()
+
+    def _break_off(self, which: Callable[[Job], bool]) -> None:
+        for delivery, job in self._carrying.items():
+            if which(job):
+                delivery.cancel()
 
     def submit(self, entry_id: str) -> None:
         """A new entry is in the spool: it is read at once."""
@@ -224,8 +234,8 @@ class Runner:
         count = len(job.indices)
         courier = self._router.courier_for(job.route)
         delivery = asyncio.ensure_future(courier.deliver(self._delivery(job)))
-        self._carrying.add(delivery)
-        delivery.add_done_callback(self._carrying.discard)
+        self._carrying[delivery] = job
+        delivery.add_done_callback(self._carried)
         try:
             patience = self.limits.patience + job.round.entry.wire_size / self.limits.rate
             outcomes = await asyncio.wait_for(delivery, patience)
@@ -242,6 +252,9 @@ class Runner:
             return [TROUBLE] * count
         return outcomes if len(outcomes) == count else [TROUBLE] * count
 
+    def _carried(self, delivery: asyncio.Future[Sequence[Outcome]]) -> None:
+        self._sent.discard(self._carrying.pop(delivery))
+
     def _delivery(self, job: Job) -> Delivery:
         entry = job.round.entry
         return Delivery(
@@ -255,6 +268,7 @@ class Runner:
             smtputf8=entry.smtputf8,
             ret=entry.ret,
             envid=entry.envid,
+            sent=partial(self._sent.add, job),
         )
 
     def _leave(self, job: Job) -> None:

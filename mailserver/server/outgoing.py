@@ -76,8 +76,8 @@ class Outgoing:
         finally:
             loop.remove_reader(self._nudges.reading)
             await runner.stop(self._config.limits.drain_timeout)
+            os.close(lock)  # whoever waits for it need not wait for farewells
             await ways.close()
-            os.close(lock)
 
     def _hear(self, runner: Runner) -> None:
         for entry_id in self._nudges.heard():

@@ -227,6 +227,7 @@ def test_failure_known_before_a_restart_is_reported_after_it(world: World) -> No
     """The outcome is on the disk, the report was left for later: it comes, and nobody is tried again."""
 
     async def answer(delivery: Delivery) -> Outcome:
+        delivery.sent()
         await asyncio.sleep(30)
         return NEVER
 

@@ -348,9 +348,10 @@ def test_memory_is_bounded(world: World) -> None:
 
 
 def test_stop_hands_back(world: World) -> None:
-    """Deliveries under way may end, for a while; the others, and what waited, are as they were."""
+    """What may have been taken has a while for its answer; the others, and what waited, are as they were."""
 
     async def answer(delivery: Delivery) -> Outcome:
+        delivery.sent()
         await asyncio.sleep({"quick.test": 30, "endless.test": 10_000}[str(delivery.route)])
         return OK
 
@@ -365,6 +366,24 @@ def test_stop_hands_back(world: World) -> None:
     assert world.ids() == endless
     assert quick not in world.ids()
     assert [world.spool.load(entry_id) for entry_id in endless] == before
+    world.courier.answer = lambda delivery: OK
+    world.run(hours=0.01)
+    assert world.ids() == []
+
+
+def test_stop_waits_for_nobody_who_has_taken_nothing(world: World) -> None:
+    """A host that stalls before the end of data does not keep the queue from who runs it next."""
+
+    async def answer(delivery: Delivery) -> Outcome:
+        await asyncio.sleep(10_000)
+        return OK
+
+    world.courier.answer = answer  # type: ignore[assignment]
+    ids = [world.accept(f"x@d{number}.test") for number in range(20)]
+    before = [world.spool.load(entry_id) for entry_id in ids]
+    world.run(asyncio.sleep(1), grace=600)
+    assert world.loop.now == pytest.approx(1, abs=0.1)
+    assert [world.spool.load(entry_id) for entry_id in ids] == before
     world.courier.answer = lambda delivery: OK
     world.run(hours=0.01)
     assert world.ids() == []
