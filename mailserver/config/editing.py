@@ -100,14 +100,14 @@ class Settings:
         wanted = _setting_key(key)
 
         def change(before: str) -> str:
-            refusal: EditRefused | None = None
+            refusal: Exception | None = None
             for value in keys.candidates(text):
                 intended = document.parsed(before)
                 path = keys.locate(wanted, intended)
                 document.put(intended, path, value)
                 try:
                     return self._proven(before, layout.put(before, path, value), intended)
-                except EditRefused as error:
+                except (EditRefused, LayoutError, NotProven) as error:
                     refusal = refusal or error
             assert refusal is not None
             raise refusal

@@ -6,9 +6,10 @@ Not here: reading (`load`). msgspec says what it found in its own terms; this mo
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -43,9 +44,16 @@ class Finding(NamedTuple):
         return "".join(parts).removeprefix(".")
 
 
+@functools.cache
+def kinds(table: type[Struct]) -> Mapping[str, Any]:
+    """The kind of each setting of a table, by its name in the file."""
+    hints = get_type_hints(table)
+    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(table)}
+
+
 def unknown(document: dict[str, Any], kind: type[Struct] = Settings, path: Path = ()) -> Iterator[Finding]:
     """The keys that no setting has; msgspec would tell one at a time, in a text that a key could forge."""
-    types = {field.encode_name: get_type_hints(kind)[field.name] for field in msgspec.structs.fields(kind)}
+    types = kinds(kind)
     for key, value in document.items():
         if key not in types:
             yield Finding((*path, key), _suggestion(key, types))
@@ -100,11 +108,7 @@ def _type_at(path: Path) -> Any:
     """The kind of value that belongs at `path`, which the conversion has walked already."""
     kind: Any = Settings
     for part in path:
-        if isinstance(part, int):
-            kind = get_args(kind)[0]
-        else:
-            names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
-            kind = get_type_hints(kind)[names[part]]
+        kind = get_args(kind)[0] if isinstance(part, int) else kinds(kind)[part]
         if get_origin(kind) not in (None, tuple) and type(None) in get_args(kind):
             kind = get_args(kind)[0]
     return kind

@@ -10,11 +10,12 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
 
+from mailserver.config.explain import kinds
 from mailserver.config.model import Settings
 from mailserver.config.values import EndpointText
 
@@ -56,20 +57,20 @@ def parse(text: str) -> Key:
     if match is None:
         raise UnknownKey("expected a key such as limits.message_size or listener[tcp:*:25].paused")
     table, name, key = match["table"], match["name"] or "", match["key"] or ""
-    kinds = _kinds(Settings)
-    if table not in kinds:
-        raise UnknownKey(f"no setting {table}{_hint(table, kinds)}")
-    inner = _struct(kinds[table])
+    known = kinds(Settings)
+    if table not in known:
+        raise UnknownKey(f"no setting {table}{_hint(table, known)}")
+    inner = _struct(known[table])
     if inner is None:
         if name or key:
             raise UnknownKey(f"{table} is one setting")
         return Key("", "", table)
     if name and table not in NAMED_BY:
         raise UnknownKey(
-            f"there is one [{table}] alone: name its settings as {table}.{next(iter(_kinds(inner)))}"
+            f"there is one [{table}] alone: name its settings as {table}.{next(iter(kinds(inner)))}"
         )
-    if key and key not in _kinds(inner):
-        raise UnknownKey(f"no setting {table}.{key}{_hint(key, _kinds(inner))}")
+    if key and key not in kinds(inner):
+        raise UnknownKey(f"no setting {table}.{key}{_hint(key, kinds(inner))}")
     if key and not name and table in NAMED_BY:
         raise UnknownKey(f"which {table}? expected {table}[{NAMED_BY[table].upper()}].{key}")
     return Key(table, name, key)
@@ -87,20 +88,20 @@ def locate(key: Key, document: Mapping[str, Any]) -> Path:
 
 def all_keys(document: Mapping[str, Any]) -> Iterator[Key]:
     """Every setting there is, in the order of the model, those of the tables that a document has included."""
-    for table, kind in _kinds(Settings).items():
+    for table, kind in kinds(Settings).items():
         inner = _struct(kind)
         if inner is None:
             yield Key("", "", table)
             continue
         names = _names(table, document) if table in NAMED_BY else [""]
         yield from (
-            Key(table, name, key) for name in names if name or table not in NAMED_BY for key in _kinds(inner)
+            Key(table, name, key) for name in names if name or table not in NAMED_BY for key in kinds(inner)
         )
 
 
 def default_of(key: Key) -> Any:
     """The default of a setting as the model has it; `msgspec.NODEFAULT` where there is none."""
-    kind: Any = _struct(_kinds(Settings)[key.table]) if key.table else Settings
+    kind: Any = _struct(kinds(Settings)[key.table]) if key.table else Settings
     return next(field.default for field in msgspec.structs.fields(kind) if field.encode_name == key.key)
 
 
@@ -140,11 +141,6 @@ def _spelled(table: str, name: str) -> str:
         return EndpointText(name)
     except ValueError:
         return name
-
-
-def _kinds(kind: type[Struct]) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
 
 
 def _struct(kind: Any) -> type[Struct] | None:

@@ -42,8 +42,8 @@ def drop(text: str, path: Path) -> str:
     for one in reversed([one for one in split(text) if one.table[:depth] == path]):
         if one.header or one.content:
             text = _cut(text, one)
-    while (saying := next((one for one in split(text) if one.says(path)), None)) is not None:
-        text = _drop_from(text, saying, path)
+    for one in reversed([one for one in split(text) if one.says(path)]):
+        text = _drop_from(text, one, path)
     return text
 
 

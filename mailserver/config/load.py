@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from mailserver.config.explain import Path, finding, unknown
 from mailserver.config.model import Config, Listener, Relay, Settings
-from mailserver.config.values import PathText
+from mailserver.config.values import DomainName, PathText
 from mailserver.transport.endpoint import parse as parse_endpoint
 
 FILE = "mailserver.toml"
@@ -58,6 +58,11 @@ def load(directory: str) -> Config:
     if config is None:
         raise ConfigError(*problems[0])
     return config
+
+
+def defaults(directory: str) -> Config:
+    """A configuration that says nothing, for those who mend one that cannot be read."""
+    return _resolve(Settings(hostname=DomainName("localhost")), directory)
 
 
 def read(directory: str) -> tuple[Config | None, list[Problem]]:
