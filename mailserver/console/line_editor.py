@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rich.cells import cell_len
+from rich.cells import get_character_cell_size
 
 
 def _control(letter: str) -> bytes:
@@ -46,13 +46,16 @@ class LineEditor:
 
     def shown(self, room: int) -> tuple[str, int]:
         """What of the line is seen in `room` columns, around the cursor; and the cursor's column."""
-        start = 0
-        while cell_len(self.text[start : self.at]) >= room:
-            start += 1
-        end = self.at
-        while end < len(self.text) and cell_len(self.text[start : end + 1]) < room:
+        start = end = self.at
+        left = room - 1  # a column for the cursor itself
+        while start > 0 and left >= (columns := get_character_cell_size(self.text[start - 1])):
+            left -= columns
+            start -= 1
+        at = room - 1 - left
+        while end < len(self.text) and left >= (columns := get_character_cell_size(self.text[end])):
+            left -= columns
             end += 1
-        return self.text[start:end], cell_len(self.text[start : self.at])
+        return self.text[start:end], at
 
     # ---- keys
 

@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 import msgspec
 from msgspec import Struct
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
 PAGE = 200  # rows that are laid out at a time
 GAP = 2  # columns between those of a table
@@ -31,8 +31,11 @@ def pages(result: object, width: int | None) -> Iterator[list[str]]:
 def lines(value: object, width: int | None) -> list[str]:
     """One value: a text as it is, else a line for each of its fields, and tables for lists inside."""
     if isinstance(value, str):
-        return [part for line in value.splitlines() for part in folded(plain(line), width)]
+        return [part for line in value.splitlines() for part in folded(plain(line.expandtabs()), width)]
     fields = _fields(value)
+    bare = _bare(fields)
+    if bare is not None:
+        return lines(bare, width)
     flat = {name: part for name, part in fields.items() if not _is_list_of_values(part)}
     shown = _record({name.replace("_", " "): cell(name, part) for name, part in flat.items()}, width)
     for name, part in fields.items():
@@ -48,36 +51,52 @@ def _fields(value: object) -> Mapping[str, object]:
     return {str(name): part for name, part in value.items()} if isinstance(value, Mapping) else {"": value}
 
 
+def _bare(fields: Mapping[str, object]) -> str | None:
+    """A text that needs no name beside it."""
+    found = [part for name, part in fields.items() if name in _TEXTS and isinstance(part, str)]
+    return found[0] if len(found) == len(fields) == 1 else None
+
+
+_TEXTS = frozenset({"line", "text"})
+
+
 def _is_list_of_values(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], Struct)
+    return isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], (Struct, Mapping))
 
 
 def _record(cells: Mapping[str, str], width: int | None) -> list[str]:
+    """Names and their texts side by side; in a narrow window, beneath one another."""
     indent = max(map(len, cells), default=0) + GAP
+    if width is not None and width - indent < NARROWEST:
+        return [
+            line
+            for name, text in cells.items()
+            for line in (*folded(name, width), *(" " * GAP + part for part in _folded_all(text, width - GAP)))
+        ]
     shown = []
     for name, text in cells.items():
-        parts = [
-            part
-            for line in text.split("\n")
-            for part in folded(line, None if width is None else max(1, width - indent))
-        ]
-        shown += [f"{name if first else '':<{indent}}{part}".rstrip() for first, part in _with_first(parts)]
+        parts = _folded_all(text, None if width is None else width - indent)
+        names = [name] + [""] * (len(parts) - 1)
+        shown += [f"{first:<{indent}}{part}".rstrip() for first, part in zip(names, parts, strict=True)]
     return shown
 
 
-def _with_first(parts: Sequence[str]) -> Iterator[tuple[bool, str]]:
-    return ((number == 0, part) for number, part in enumerate(parts))
+def _folded_all(text: str, width: int | None) -> list[str]:
+    return [part for line in text.split("\n") for part in folded(line, width)]
 
 
 def folded(text: str, width: int | None) -> list[str]:
     """A line as lines of at most `width` columns."""
     if width is None or cell_len(text) <= width:
         return [text]
-    parts = [""]
+    parts, room = [""], width
     for c in text:
-        if cell_len(parts[-1]) + cell_len(c) > width:
+        columns = get_character_cell_size(c)
+        if columns > room:
             parts.append("")
+            room = width
         parts[-1] += c
+        room -= columns
     return parts
 
 
@@ -87,17 +106,17 @@ def folded(text: str, width: int | None) -> list[str]:
 def _listed(values: Sequence[object], width: int | None) -> Iterator[list[str]]:
     if not values:
         yield ["(none)"]
-    elif not isinstance(values[0], Struct):
+    elif not _is_list_of_values(values):
         yield [part for value in values for part in lines(value, width)]
     else:
-        names = list(values[0].__struct_fields__)
-        heads = [name.replace("_", " ") for name in names]
+        heads = [name.replace("_", " ") for name in _fields(values[0])]
         for start in range(0, len(values), PAGE):
-            rows = [
-                [cell(name, getattr(value, name)).replace("\n", " ") for name in names]
-                for value in values[start : start + PAGE]
-            ]
-            yield table(heads, rows, width)
+            yield table(heads, [row(value) for value in values[start : start + PAGE]], width)
+
+
+def row(value: object) -> list[str]:
+    """The cells of a value in a table."""
+    return [cell(name, part).replace("\n", " ") for name, part in _fields(value).items()]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
@@ -113,6 +132,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
 
 def _narrow(columns: list[int], room: int) -> bool:
     """Take from the widest, but not from the first, until all fit; False if they cannot."""
+    columns[1:] = [min(column, max(room, NARROWEST)) for column in columns[1:]]
     while sum(columns) > room:
         widest = max(columns[1:], default=0)
         if widest <= NARROWEST:
@@ -135,14 +155,13 @@ class Rolling:
         self._columns: list[int] = []
 
     def lines(self, value: object) -> list[str]:
-        if not isinstance(value, Struct):
+        if not isinstance(value, (Struct, Mapping)) or _bare(_fields(value)) is not None:
             return lines(value, None)
-        heads = [name.replace("_", " ") for name in value.__struct_fields__]
-        row = [cell(name, part).replace("\n", " ") for name, part in msgspec.structs.asdict(value).items()]
+        heads, cells = [name.replace("_", " ") for name in _fields(value)], row(value)
         if self._columns:
-            return [self._row(row)]
-        self._columns = [max(map(cell_len, pair)) for pair in zip(heads, row, strict=True)]
-        return [self._row(heads), self._row(row)]
+            return [self._row(cells)]
+        self._columns = [max(map(cell_len, pair)) for pair in zip(heads, cells, strict=True)]
+        return [self._row(heads), self._row(cells)]
 
     def _row(self, cells: Sequence[str]) -> str:
         padded = (f"{text:<{column}}" for text, column in zip(cells, self._columns, strict=True))
