@@ -24,9 +24,10 @@ import platform
 import queue
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from mailserver.durable.files import sync_directory
 
@@ -52,16 +53,29 @@ class Destination(Protocol):
         """Take the name back; silent when it is gone."""
 
 
-@runtime_checkable
-class Prepared(Destination, Protocol):
-    """A destination that needs more on the disk than the content before it gives it a name."""
+class Prepared(ABC):
+    """A destination that needs more on the disk than the content before it gives it a name.
 
+    A class to inherit from: whether something is one is asked for each message, and asking that of a
+    protocol took 50 µs, 5 % of all that a message costs on its way in.
+    """
+
+    directory: str
+
+    @abstractmethod
+    def link(self, source: str, *, last: bool) -> None: ...
+
+    @abstractmethod
+    def unlink(self) -> None: ...
+
+    @abstractmethod
     def prepare(self, source: str) -> None:
         """Write that, for no reader to see, with the content at `source` complete but not yet synced.
 
         `unlink` takes it back. Raises OSError.
         """
 
+    @abstractmethod
     def sync(self) -> None:
         """Make durable what `prepare` did, where no sync of the whole file system did. Raises OSError."""
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 
 from mailserver import maillog
-from mailserver.durable.commit import sync_files
+from mailserver.durable.commit import Prepared, sync_files
 from mailserver.durable.files import sync_directory
 from mailserver.queue.entry import HELD, Entry, encode
 
 
-class Departure:
+class Departure(Prepared):
     """One message's names in the spool at `root`."""
 
     def __init__(self, root: str, entry: Entry) -> None:
