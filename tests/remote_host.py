@@ -98,6 +98,7 @@ class RemoteHost:
         self.messages: list[Taken] = []
         self.connections = 0
         self.open = 0
+        self.stalled = 0
         self.changed = asyncio.Condition()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -127,6 +128,11 @@ class RemoteHost:
         """Wait for a message's end of data."""
         async with self.changed:
             await self.changed.wait_for(lambda: self.messages)
+
+    async def stalling(self) -> None:
+        """Wait until it says nothing to somebody."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.stalled)
 
     async def notify(self) -> None:
         async with self.changed:
@@ -173,6 +179,8 @@ class _Conversation:
         if action is HANGUP:
             raise _Over
         if action is STALL:
+            self.host.stalled += 1
+            await self.host.notify()
             await self.reader.read()  # to the end of the connection
             raise _Over
         while action is DEAF and not self.writer.transport.is_closing():

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import serving
-from remote_host import RemoteHost, Taken
+from remote_host import STALL, RemoteHost, Taken
 from torture.clients import Mail, Smtp, whole_id
 from torture.figures import SCALE, report
 from torture.running import Server
@@ -38,17 +38,22 @@ endpoint = "unix:{socket}"
 protocol = "submission"
 endpoint = "tls:127.0.0.1:{tls}"
 
-[[relay]]
-name = "smarthost"
-hosts = ["127.0.0.1:{smarthost}"]
-tls = "none"
-connections = 20
-default = true
-
 [submission]
 messages_per_hour = 0
 messages_per_day = 0
 """
+RELAY = """
+[[relay]]
+name = "{name}"
+hosts = ["127.0.0.1:{port}"]
+tls = "opportunistic"
+connections = 20
+{whose}
+"""
+# Where the smarthost is, or the client, when the server is killed.
+STEPS = ("greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "content", "end")
+OFFERS = "250-remote.test\n250-SIZE 1000000\n250 STARTTLS"
+SENT = ("MAIL", "RCPT", "DATA", "half", "all but the dot")
 
 
 class Load:
@@ -100,6 +105,13 @@ class Load:
             self.answered[mail.id] = to
 
 
+def arrived(message: Taken) -> str:
+    """The id of a message as the smarthost has it, which has to be whole."""
+    mail_id = whole_id(message.wire.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n."))
+    assert mail_id, f"the smarthost got a torn message:\n{message.wire[:300]!r}"
+    return mail_id
+
+
 class Arrivals:
     """What the smarthost acknowledged: for each message the lives of the server that sent it, in order."""
 
@@ -112,8 +124,7 @@ class Arrivals:
         """What the life that ends now has sent."""
         for message in taken:
             if message.reply.startswith("250"):
-                mail_id = whole_id(message.wire.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n."))
-                assert mail_id, f"the smarthost got a torn message:\n{message.wire[:300]!r}"
+                mail_id = arrived(message)
                 self.lives[mail_id].append(len(self.unsettled))
                 self.recipients[mail_id] = [
                     rcpt.partition("<")[2].partition(">")[0] for rcpt in message.rcpts
@@ -149,7 +160,8 @@ class Arrivals:
 def test_no_acknowledged_message_is_lost_on_its_way(tmp_path: Path) -> None:
     ports = serving.Ports()
     smarthost, tls, socket = ports.take(), ports.take(), tmp_path / "submission"
-    server = Server(tmp_path, more=SETTINGS.format(socket=socket, tls=tls, smarthost=smarthost))
+    relay = RELAY.format(name="smarthost", port=smarthost, whose="default = true")
+    server = Server(tmp_path, more=SETTINGS.format(socket=socket, tls=tls) + relay)
     arrivals = Arrivals()
 
     async def torture(seed: int) -> Load:
@@ -222,3 +234,71 @@ def judge(load: Load, arrivals: Arrivals) -> None:
     for mail_id, recipients in load.answered.items():
         assert arrivals.recipients[mail_id] == recipients
     assert twice <= sum(window)
+
+
+def test_killed_at_every_step(tmp_path: Path) -> None:
+    """A smarthost for each step, which stalls there; and clients who have come so far with their message."""
+    ports = serving.Ports()
+    smarthosts, socket = {step: ports.take() for step in STEPS}, tmp_path / "submission"
+    relays = "".join(
+        RELAY.format(name=step, port=port, whose=f'recipient_domains = ["{step.lower()}.test"]')
+        for step, port in smarthosts.items()
+    )
+    server = Server(tmp_path, more=SETTINGS.format(socket=socket, tls=ports.take()) + relays)
+    mails = {step: Mail.make(300_000) for step in STEPS}
+
+    async def submit() -> None:
+        async with await Smtp.connect(socket) as client:
+            await client.hello()
+            for step, mail in mails.items():
+                reply = await client.deliver(mail, [f"x@{step.lower()}.test"], sender=SENDER)
+                assert reply[:3] == b"250", reply
+
+    async def unfinished(step: str) -> Smtp:
+        client = await Smtp.connect(socket)
+        await client.hello()
+        wire = Mail.make(300_000).stuffed
+        for line in ("MAIL FROM:<" + SENDER + ">", "RCPT TO:<x@end.test>", "DATA")[: SENT.index(step) + 1]:
+            assert (await client.command(line.encode()))[:1] in (b"2", b"3")
+        if step in SENT[3:]:
+            await client.send(wire[: len(wire) // 2] if step == "half" else wire.removesuffix(b".\r\n"))
+        return client
+
+    async def torture() -> None:
+        async with contextlib.AsyncExitStack() as life:
+            stalling = [
+                await life.enter_async_context(
+                    RemoteHost({"EHLO": OFFERS, step: STALL}, wants_port=smarthosts[step])
+                )
+                for step in STEPS
+            ]
+            await asyncio.to_thread(server.start)
+            await submit()
+            for step in SENT:
+                await life.enter_async_context(await unfinished(step))
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for host in stalling:
+                    await host.stalling()
+            server.kill()
+        assert {whole_id(file.read_bytes()) for file in server.queued()} == {
+            mail.id for mail in mails.values()
+        }
+        async with contextlib.AsyncExitStack() as life:
+            taking = {
+                step: await life.enter_async_context(RemoteHost(wants_port=port))
+                for step, port in smarthosts.items()
+            }
+            await asyncio.to_thread(server.start)
+            await drained(server)
+            for step, host in taking.items():
+                assert [arrived(message) for message in host.messages] == [mails[step].id]
+
+    try:
+        asyncio.run(torture())
+        server.stop()
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+        ports.close()
+    server.assert_no_bugs()
+    assert server.staged() == []
