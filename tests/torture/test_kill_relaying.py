@@ -100,9 +100,11 @@ class Load:
             ]
             self.unsure.add(mail.id)
             reply = await client.deliver(mail, to, sender=SENDER)
-            self.unsure.remove(mail.id)
-            assert reply[:3] == b"250", reply
-            self.answered[mail.id] = to
+            if reply[:3] == b"250":
+                self.unsure.remove(mail.id)
+                self.answered[mail.id] = to
+            else:
+                assert reply[:1] == b"4", reply
 
 
 def arrived(message: Taken) -> str:

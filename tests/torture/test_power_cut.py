@@ -20,13 +20,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import serving
 from torture.clients import Mail, Pop3, Smtp, whole_id
 from torture.disk import make_image, mounted
 from torture.figures import SCALE, report
 from torture.running import DOMAIN, Server
 
+from mailserver.queue.spool import Spool
+
 CUTS = 15 * SCALE
 GROUP = 8
+AWAY = "x@elsewhere.test"
+OUTGOING = """
+[[listener]]
+protocol = "submission"
+endpoint = "unix:{socket}"
+
+[[relay]]
+name = "nobody"
+hosts = ["127.0.0.1:{nobody}"]
+default = true
+"""
 
 
 class Disk:
@@ -42,6 +56,20 @@ class Disk:
         copy = self._root / f"copy{next(self._copies)}"
         shutil.copyfile(self._root / "image", copy)
         return copy
+
+    def queued_on(self, copy: Path) -> set[str]:
+        """Messages in the queue of a copy, each with an envelope that can be read. The copy is removed."""
+        with mounted(copy, self._root / "after") as after:
+            spool = Spool(str(after / "maildirs" / ".queue"))
+            found = set()
+            for entry_id, _ in spool.ids():
+                assert [str(queued.recipient.address) for queued in spool.load(entry_id).recipients] == [AWAY]
+                with open(spool.open_content(entry_id), "rb") as file:
+                    mail_id = whole_id(file.read())
+                assert mail_id, f"{entry_id} is torn"
+                found.add(mail_id)
+        copy.unlink()
+        return found
 
     def messages_on(self, copy: Path) -> set[tuple[str, str]]:
         """(user, message) of all that a copy holds; whatever is there has to be whole. The copy is removed."""
@@ -110,6 +138,38 @@ def test_what_was_answered_with_250_is_there(disk: Disk, tmp_path: Path) -> None
         copies=copies,
         cut_within=f"{max(d for d in delays if d < 60) * 1000:.0f} ms",
     )
+
+
+def test_what_was_queued_is_there(disk: Disk, tmp_path: Path) -> None:
+    """Mail for another host, which cannot be reached: alone, and in a group."""
+    ports = serving.Ports()
+    socket = tmp_path / "submission"
+    more = OUTGOING.format(socket=socket, nobody=ports.take())
+    server = Server(tmp_path, maildirs=disk.mount / "maildirs", more=more)
+
+    async def one(client: Smtp) -> str:
+        mail = Mail.make(3000)
+        reply = await client.deliver(mail, [AWAY], sender="user0@example.test")
+        assert reply[:3] == b"250", reply
+        return mail.id
+
+    async def torture() -> int:
+        expected: set[str] = set()
+        clients = [await Smtp.connect(socket) for _ in range(GROUP)]
+        for client in clients:
+            await client.hello()
+        for number in range(CUTS):
+            expected |= set(await asyncio.gather(*map(one, clients[: GROUP if number % 2 else 1])))
+            missing = expected - await asyncio.to_thread(disk.queued_on, disk.cut())
+            assert missing == set(), f"cut {number}"
+        for client in clients:
+            await client.close()
+        return len(expected)
+
+    with server.running():
+        messages = asyncio.run(torture())
+    ports.close()
+    report("power cut after a 250 for another host", survived=f"{CUTS} of {CUTS}", messages=messages)
 
 
 def _each(server: Server) -> list[list[str]]:
