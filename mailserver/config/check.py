@@ -104,8 +104,12 @@ def _certificates(config: Config) -> Iterator[Problem]:
 
 def _relays(config: Config) -> Iterator[Problem]:
     """Secrets and authorities that could not be used when mail is to be sent."""
-    for relay in config.relays:
+    for index, relay in enumerate(config.relays):
         if relay.secret_file is not None:
+            if not relay.user:
+                yield Problem(
+                    config.file, f"relay[{index}].user", "missing: whose password is in secret_file?"
+                )
             try:
                 read_secret(relay.secret_file)
             except SecretError as error:

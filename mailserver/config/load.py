@@ -126,8 +126,6 @@ def relay_problems(relays: tuple[Relay, ...]) -> Iterator[tuple[str, str]]:
 def _relay_problems(relay: Relay) -> Iterator[tuple[str, str]]:
     if relay.user and relay.secret_file is None:
         yield "secret_file", "missing: the file with the password of user"
-    if relay.secret_file is not None and not relay.user:
-        yield "user", "missing: the name that belongs to the password in secret_file"
     if not relay.user.isprintable():
         yield "user", "expected a name without control characters"
     if relay.protocol == "lmtp":

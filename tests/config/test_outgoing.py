@@ -95,7 +95,6 @@ def test_settings_choose_the_relay(tmp_path, sender, recipient, taken):
             "relay[1].default: relay[0] is the default already",
         ),
         (RELAY.format("a") + 'user = "x"\n', "relay[0].secret_file: missing"),
-        (RELAY.format("a") + 'secret_file = "x"\n', "relay[0].user: missing"),
         (RELAY.format("a") + 'user = "x\\ny"\nsecret_file = "x"\n', "relay[0].user: expected a name without"),
         (
             RELAY.format("a") + 'tls = "maybe"\n',
