@@ -1,7 +1,9 @@
 """One message in the queue: its envelope and what became of each recipient, and their text on disk.
 
 The text is JSON with a version, written and read by `msgspec`: a person can read it, and nothing in it is
-ever executed. Values only; files are the spool's (`queue.spool`).
+ever executed. It is read by the grammar of what comes from clients and hosts, for a person may have written
+it, or a disk damaged it, and from here it goes into commands, reports and names. Values only; files are the
+spool's (`queue.spool`).
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import Enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from mailserver.mail.address import Address
+from mailserver.mail.address import Address, AddressError, parse_mailbox
 from mailserver.mail.envelope import Envelope, Recipient
 
 VERSION = 1
@@ -21,6 +25,13 @@ NEVER = float("inf")
 REPLY = 1000  # characters of a remote reply that are kept
 
 _ID = re.compile(r"[A-Za-z0-9]{1,100}")
+_STATUS = re.compile(r"(?:[0-9]\.[0-9]{1,3}\.[0-9]{1,3})?")
+_WORD = re.compile(r"[!-~\u0080-\U0010ffff]{1,2000}")  # ENVID and ORCPT, as they stand in a command
+_LINE = re.compile(r"[ -~\u0080-\U0010ffff]{0,2000}")
+_NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
+
+Time = Annotated[float, Meta(ge=0, le=1e11)]  # seconds
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Unreadable(Exception):
@@ -46,10 +57,10 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
 
     recipient: Recipient
     status: Status = Status.PENDING
-    due: float = 0.0
-    attempts: int = 0
-    passed_over: int = 0
-    last_attempt: float = 0.0
+    due: Time = 0.0
+    attempts: Count = 0
+    passed_over: Count = 0
+    last_attempt: Time = 0.0
     reply: str = ""
     enhanced: str = ""
     remote: str = ""
@@ -86,13 +97,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
-    arrived: float
-    size: int
-    wire_size: int
+    arrived: Time
+    size: Count
+    wire_size: Count
     user: str = ""
     held: bool = False
     delay_told: bool = False
-    report_due: float = 0.0
+    report_due: Time = 0.0
 
     @property
     def settled(self) -> bool:
@@ -153,9 +164,12 @@ def decode(data: bytes) -> Entry:
     try:
         if _version.decode(data).version != VERSION:
             raise Unreadable("unknown version")
-        return _decoder.decode(data)
+        entry = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable("not an entry") from error
+    if not (_is_sound(entry) and all(map(_is_sound_recipient, entry.recipients))):
+        raise Unreadable("not in the grammar")
+    return entry
 
 
 def is_id(text: str) -> bool:
@@ -166,6 +180,35 @@ def is_id(text: str) -> bool:
 def clean(reply: str) -> str:
     """A remote reply as it is kept: one line without control characters, at most REPLY characters."""
     return "".join(c if c.isprintable() else " " for c in reply[:REPLY]).strip()
+
+
+def _is_sound(entry: Entry) -> bool:
+    return (
+        is_id(entry.id)
+        and (entry.sender is None or _is_address(entry.sender))
+        and entry.ret in (None, "FULL", "HDRS")
+        and (entry.envid is None or _WORD.fullmatch(entry.envid) is not None)
+        and _LINE.fullmatch(entry.user) is not None
+    )
+
+
+def _is_sound_recipient(queued: Queued) -> bool:
+    given = queued.recipient
+    return (
+        _is_address(given.address)
+        and (given.notify <= _NOTIFY or given.notify == {"NEVER"})
+        and (given.original is None or _WORD.fullmatch(given.original) is not None)
+        and clean(queued.reply) == queued.reply
+        and clean(queued.remote) == queued.remote
+        and _STATUS.fullmatch(queued.enhanced) is not None
+    )
+
+
+def _is_address(address: Address) -> bool:
+    try:
+        return parse_mailbox(str(address)) == address
+    except AddressError:
+        return False
 
 
 class _Version(msgspec.Struct):

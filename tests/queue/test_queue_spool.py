@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from mailserver.durable import commit
 from mailserver.durable.commit import Committer, Job, Staged
-from mailserver.mail.address import Address, parse_mailbox
-from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.mail.address import Address, AddressError, parse_mailbox
+from mailserver.mail.envelope import Envelope, Recipient, original_recipient
 from mailserver.queue import entry as entries
 from mailserver.queue.entry import HELD, Entry, Queued, Status, Unreadable
 from mailserver.queue.spool import Missing, Spool
@@ -279,6 +279,68 @@ def test_text_that_is_no_entry(spool: Spool, text: bytes) -> None:
     Path(spool.root, "env", "A1").write_bytes(text)
     with pytest.raises(Unreadable):
         spool.load("A1")
+
+
+# What a hand or a damaged disk may have written, and what would come of it in a command, a field, a name.
+DAMAGE = [
+    ("sender", ["ann", "here.test>\r\nRCPT TO:<all@far.test"]),
+    ("sender", ["ann\nBcc: x", "here.test"]),
+    ("sender", ["", "here.test"]),
+    ("sender", ["ann", "HERE.test"]),
+    ("sender", ["ann", "[192.0.2.1]"]),
+    ("id", "../../etc/passwd"),
+    ("ret", "FULL SIZE=1"),
+    ("envid", "QQ\r\nDATA"),
+    ("envid", "a b"),
+    ("user", "ann\nevent=forged"),
+    ("size", -1),
+    ("wire_size", 1e300),
+    ("arrived", -1.0),
+    ("report_due", 1e300),
+    ("recipients.recipient.address", ["x", "far.test\n"]),
+    ("recipients.recipient.address", ["x" * 65, "far.test"]),
+    ("recipients.recipient.address", ["x\u0000", "far.test"]),
+    ("recipients.recipient.notify", ["SUCCESS", "NEVER"]),
+    ("recipients.recipient.notify", ["SUCCESS>\r\n"]),
+    ("recipients.recipient.original", "rfc822;x@far.test\r\nRSET"),
+    ("recipients.recipient.original", "rfc822;x NOTIFY=NEVER"),
+    ("recipients.reply", "550 no\nAction: delivered"),
+    ("recipients.reply", "x" * 1001),
+    ("recipients.remote", "mx\r\n"),
+    ("recipients.enhanced", "5.1.1\nAction: delivered"),
+    ("recipients.due", -1e300),
+    ("recipients.attempts", -1),
+    ("recipients.attempts", 10**30),
+    ("recipients.status", "gone"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), DAMAGE, ids=range(len(DAMAGE)))
+def test_text_outside_the_grammar(spool: Spool, place: str, value: object) -> None:
+    entry = accept(spool, "A1")
+    assert spool.load("A1") == entry
+    path = Path(spool.root, "env", "A1")
+    fields = json.loads(path.read_bytes())
+    inner, *names = fields, *place.split(".")
+    for name in names[:-1]:
+        inner = inner[name][0] if name == "recipients" else inner[name]
+    inner[names[-1]] = value
+    path.write_text(json.dumps(fields))
+    with pytest.raises(Unreadable):
+        spool.load("A1")
+
+
+@given(st.text(max_size=70), st.sampled_from(["far.test", "bücher.example", "xn--bcher-kva.example"]))
+def test_every_address_that_is_taken_can_be_read(local: str, domain: str) -> None:
+    """Also as somebody's alias, whose ORCPT is made here; or mail would lie in the queue for ever."""
+    try:
+        address = parse_mailbox(str(Address(local, domain)))
+    except AddressError:
+        return
+    recipient = Recipient(address, frozenset({"NEVER"}), original_recipient(address))
+    envelope = Envelope(address, (recipient,), ret="HDRS", envid="x+20y")
+    entry = entries.begin("A1", envelope, size=1, wire_size=1, user=str(address), now=1.0)
+    assert entries.decode(entries.encode(entry)) == entry
 
 
 addresses = st.sampled_from(["x@far.test", '"a b"@far.test', "jörg@bücher.example"]).map(parse_mailbox)
