@@ -100,11 +100,12 @@ class Administered:
 
     def __init__(self, root: Path, settings: str = SETTINGS) -> None:
         self.directory = root / "config"
-        self.directory.mkdir()
-        (self.directory / "mailserver.toml").write_text(settings)
+        if not self.directory.exists():
+            self.directory.mkdir()
+            (self.directory / "mailserver.toml").write_text(settings)
         self.pool = Pool("test", threads=2, waiting=100)
         config = self.config
-        os.makedirs(config.maildirs)
+        os.makedirs(config.maildirs, exist_ok=True)
         self.accounts = Accounts(config.domains, config.maildirs)
         self.spool = Spool(os.path.join(config.maildirs, ".queue"), lambda: NOW)
         self.spool.prepare()
