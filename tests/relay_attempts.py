@@ -5,7 +5,7 @@ A form that names somebody here (a source route to him) may be taken: for him.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 AWAY = "elsewhere.test"
 HERE = ("example.test", "EXAMPLE.TEST", "catch.test", "bounce.test", "xn--bcher-kva.example")
@@ -128,4 +128,36 @@ def attempts(forms: Iterable[str]) -> list[str]:
     for form in forms:
         for sender in SENDERS:
             lines += [f"MAIL FROM:{sender} SMTPUTF8", f"RCPT TO:{form}", "BDAT 3 LAST\r\nx", "RSET"]
+    return lines
+
+
+# Who a client may pretend to be, in place of its greeting or after it.
+PRETENCES = (
+    ["EHLO mx.example.test"],
+    ["EHLO localhost"],
+    ["EHLO [127.0.0.1]"],
+    ["HELO example.test"],
+    ["LHLO localhost"],
+    ["PROXY TCP4 127.0.0.1 127.0.0.1 40000 25", "EHLO client.test"],
+    ["EHLO client.test", "XCLIENT ADDR=127.0.0.1 NAME=localhost LOGIN=ann@example.test"],
+    ["EHLO client.test", "XFORWARD ADDR=127.0.0.1 SOURCE=LOCAL"],
+    ["EHLO client.test", "ETRN #elsewhere.test"],
+    ["EHLO client.test", "AUTH EXTERNAL YW5uQGV4YW1wbGUudGVzdA=="],
+    ["EHLO client.test", "AUTH ANONYMOUS YW5u"],
+    ["EHLO client.test", "AUTH PLAIN AGFubkBleGFtcGxlLnRlc3QA"],
+    ["EHLO client.test", "AUTH PLAIN AAA="],
+    ["EHLO client.test", "AUTH LOGIN YW5uQGV4YW1wbGUudGVzdA==", ""],
+    ["EHLO client.test", "AUTH PLAIN", "AGFubkBleGFtcGxlLnRlc3QAd3Jvbmc="],
+    ["EHLO client.test", "AUTH PLAIN", "*"],
+)
+
+
+def pretended(pretence: Sequence[str]) -> list[str]:
+    """Commands of a client who pretends, and asks as if it were believed."""
+    envelopes = [
+        (sender, extra) for sender in SENDERS for extra in ("", " AUTH=ann@example.test", " AUTH=<>")
+    ]
+    lines = list(pretence)
+    for sender, extra in envelopes:
+        lines += [f"MAIL FROM:{sender}{extra}", f"RCPT TO:<victim@{AWAY}>", "BDAT 3 LAST\r\nx", "RSET"]
     return lines
