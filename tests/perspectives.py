@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from serving import HASH
 from twisted.spread.jelly import jelly
 
 from mailserver.admin.accounts import Accounts
@@ -23,7 +24,8 @@ from mailserver.admin.administration import Administration
 from mailserver.admin.operators import Operators
 from mailserver.admin.requests import Answer
 from mailserver.admin.server import NoServer
-from mailserver.config.model import Config
+from mailserver.config.model import Config, Passwords
+from mailserver.config.values import Duration
 from mailserver.console import broker
 from mailserver.console.desk import FrontDesk
 from mailserver.console.pb.octets import Reader
@@ -33,7 +35,6 @@ from mailserver.transport.connections import Connections
 from mailserver.transport.endpoint import parse
 from mailserver.transport.listener import Gate, Limits, Listener
 
-PASSWORD = "open sesame"
 DOMAINS = ("example.test", "other.test")
 USER = "ann@example.test"
 OPERATORS = {
@@ -89,12 +90,11 @@ class Office:
 
     def __init__(self, path: Path) -> None:
         (path / "config" / "domains").mkdir(parents=True)
-        passwords = {"failure_delay": 0}
         self.config = Config(
             hostname="mx.example.test",
             directory=str(path / "config"),
             maildirs=str(path / "maildirs"),
-            passwords=_passwords(**passwords),
+            passwords=Passwords(upgrade=False, failure_delay=Duration(0)),
         )
         self.accounts = Accounts(self.config.domains, self.config.maildirs)
         self.pool = Pool("office", 2, 100)
@@ -106,9 +106,11 @@ class Office:
         self.desk = FrontDesk(self.administration, self.operators, lambda: self.console, self.connections)
         for domain in DOMAINS:
             self.accounts.add_domain(domain)
-        self.accounts.add_user(parse_mailbox(USER), PASSWORD)
+        self.accounts.directory.add_user(parse_mailbox(USER), HASH)
+        (path / "config" / "operators").mkdir()
         for name, (role, domains) in OPERATORS.items():
-            self.operators.add(name, role, PASSWORD, domains)
+            lines = [HASH, f"role = {role}", *([f"domains = {' '.join(domains)}"] if domains else [])]
+            (path / "config" / "operators" / name).write_text("\n".join(lines) + "\n")
 
     @contextlib.contextmanager
     def listening(self, endpoint: str, front=broker, **settings) -> Iterator[Listener]:
@@ -122,13 +124,6 @@ class Office:
             yield listener
         finally:
             listener.close()
-
-
-def _passwords(**settings):
-    from mailserver.config.model import Passwords
-    from mailserver.config.values import Duration
-
-    return Passwords(**{name: Duration(value) for name, value in settings.items()})
 
 
 # ---- stock clients

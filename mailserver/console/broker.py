@@ -86,6 +86,7 @@ class Broker(pb.Broker):
         self._calls: set[asyncio.Task[None]] = set()
         self._most_calls = 1  # guesses come one after the other
         self._failures = 0
+        self._greeted = False  # the client has said its version
         self.setNameForLocal(_ROOT, Reference(self._root()))
 
     def _root(self) -> Mapping[str, Method]:
@@ -156,8 +157,8 @@ class Broker(pb.Broker):
                 self._selectDialect(expression)
             case _ if self.currentDialect is None:
                 self._close("unexpected")
-            case [b"version", self.version]:
-                return
+            case [b"version", self.version] if not self._greeted:
+                self._greeted = True
             case [
                 b"message",
                 int(number),

@@ -124,7 +124,7 @@ class Transport:
 
     def write(self, data: bytes) -> None:
         """Send; a client that leaves more than the bounds' octets unread is cut."""
-        if self.disconnecting:
+        if self.disconnecting or self._transport.is_closing():
             return
         self.active()
         self._transport.write(data)

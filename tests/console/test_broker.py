@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import PASSWORD, Office, client
+from perspectives import Office, client
+from serving import PASSWORD
 
 from mailserver import maillog
 from mailserver.transport.tls import Certificates, make_self_signed

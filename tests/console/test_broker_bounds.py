@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import PASSWORD, Office, Raw, encoded, jelly
+from perspectives import Office, Raw, encoded, jelly
+from serving import PASSWORD
 
 from mailserver import maillog
 from mailserver.console import broker

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import OPERATORS, PASSWORD, USER, Office, Raw, client
+from perspectives import OPERATORS, USER, Office, Raw, client
+from serving import PASSWORD
 from twisted.spread import pb
 
 from mailserver.admin.operation import Scope

@@ -9,7 +9,7 @@ expressions mean (`values`, `broker`).
 from __future__ import annotations
 
 import struct
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from twisted.spread.banana import Banana
 
@@ -46,42 +46,40 @@ class Reader:
 
     def next(self) -> Expression | None:
         """The next whole expression; None: more octets are needed. Raises Malformed."""
-        while (head := self._head()) is not None:
-            number, kind, length = head
-            body = self._body(number, kind)
-            if len(self._octets) - self._at < length + body:
-                return None
-            self._at += length
-            octets = bytes(self._octets[self._at : self._at + body])
-            self._at += body
-            self._used += length + body
+        while (found := self._item()) is not None:
+            kind, item = found
             if kind == _LIST:
-                self._enter(number)
-            elif not self._open:
-                return self._done(_item(number, kind, octets))
+                self._enter(item)
+            elif self._open:
+                self._open[-1][1].append(item)
             else:
-                self._open[-1][1].append(_item(number, kind, octets))
+                return self._done(item)
             if (whole := self._close()) is not None:
                 return self._done(whole)
         return None
 
-    def _head(self) -> tuple[int, int, int] | None:
-        """A number, least significant 7 bits first, the octet after it, and the length of both."""
-        number = 0
-        for place, octet in enumerate(self._octets[self._at : self._at + PREFIX + 1]):
-            if octet & 0x80:
-                return number, octet, place + 1
-            number |= octet << 7 * place
-        if len(self._octets) - self._at > PREFIX:
-            raise Malformed("a number is too long")
-        return None
-
-    def _body(self, number: int, kind: int) -> int:
-        """The octets of an item after its head."""
+    def _item(self) -> tuple[int, Any] | None:
+        """An item's kind and what it is, of a list the number of its items; None: more octets are needed."""
+        octets, start = self._octets, self._at
+        end = min(len(octets), start + PREFIX + 1)
+        number, at = 0, start
+        while at < end and octets[at] < 0x80:  # least significant 7 bits first
+            number |= octets[at] << 7 * (at - start)
+            at += 1
+        if at == end:
+            if end - start > PREFIX:
+                raise Malformed("a number is too long")
+            return None
+        kind = octets[at]
         body = number if kind == _STRING else _DOUBLE.size if kind == _FLOAT else 0
         if self._used + body >= self.most:
             raise Malformed("an expression is too long")
-        return body
+        at += 1
+        if len(octets) - at < body:
+            return None
+        self._at = at + body
+        self._used += self._at - start
+        return kind, number if kind <= _INT else _value(number, kind, bytes(octets[at : self._at]))
 
     def _enter(self, items: int) -> None:
         if len(self._open) >= DEPTH:
@@ -104,10 +102,10 @@ class Reader:
         return whole
 
 
-def _item(number: int, kind: int, octets: bytes) -> Expression:
+def _value(number: int, kind: int, octets: bytes) -> Expression:
     if kind == _STRING:
         return octets
-    if kind in (_INT, _LONG):
+    if kind == _LONG:
         return number
     if kind in (_NEGATIVE, _LONG_NEGATIVE):
         return -number
