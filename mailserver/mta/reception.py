@@ -113,9 +113,14 @@ class Reception:
             self._look_again = now + ROOM_AGE
         return self._room > size + size // 2
 
-    async def spill(self, message: Message) -> None:
-        """Move what is held in memory to the message's file. Raises OSError, Busy."""
-        await self._pool.run(message.staged.write)
+    async def spill(self, message: Message) -> Reply | None:
+        """Move what is held in memory to the message's file; the reason where that cannot be done."""
+        try:
+            return await self._pool.run(message.staged.write)
+        except Busy:
+            return BUSY
+        except OSError as error:
+            return _explain(error, message)
 
     def abandon(self, message: Message) -> None:
         """Forget a message nobody was told about, off the loop; a file left behind goes at the next start."""

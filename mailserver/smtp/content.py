@@ -65,7 +65,11 @@ class Content:
 
     @property
     def wants_spill(self) -> bool:
-        return self.message.staged.pending > SPILL
+        return self.refusal is None and self.message.staged.pending > SPILL
+
+    def refuse(self, reply: Reply) -> None:
+        """Drop what came and what will come; `reply` is for the end."""
+        self.refusal = reply
 
     def feed(self, block: bytes) -> bytes:
         """Take octets in; returns what follows the end of data (pipelined commands)."""

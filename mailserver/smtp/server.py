@@ -19,10 +19,8 @@ from aiosmtpd.smtp import SMTP
 from mailserver import maillog
 from mailserver.mail.reply import Reply
 from mailserver.mail.sasl import RESPONSE_OCTETS
-from mailserver.mta.reception import NO_SPACE
-from mailserver.mta.route import BUSY
-from mailserver.pool import Busy
 from mailserver.smtp import replies
+from mailserver.smtp.content import Content
 from mailserver.smtp.replies import TOO_MANY_CONNECTIONS
 from mailserver.smtp.site import Site, Timeouts
 from mailserver.smtp.submission import Submitting
@@ -337,10 +335,8 @@ class Session(SMTP):
         self._content_end = self.loop.time() + self.site.timeouts.content
         try:
             await reading
-        except Busy:
-            self._say_goodbye(BUSY._replace(code=421))
-        except OSError:  # the disk is full or broken, and more content is on its way
-            self._say_goodbye(NO_SPACE._replace(code=421))
+        except OSError:
+            raise _Gone from None
         return not self._closing
 
     async def _read_data(self) -> None:
@@ -351,8 +347,7 @@ class Session(SMTP):
             if content.smuggling and not self._smuggling:
                 self._smuggling = True
                 self._reset_timeout(SMUGGLING_WAIT)
-            if content.wants_spill:
-                await self.site.reception.spill(content.message)
+            await self._spill(content)
         self._smuggling = False
         if rest:
             # The buffer is empty here: pipelined commands stay in order. The client's end may be known.
@@ -366,8 +361,12 @@ class Session(SMTP):
             missing -= len(block)
             if content is not None:
                 content.feed(block)
-                if content.wants_spill:
-                    await self.site.reception.spill(content.message)
+                await self._spill(content)
+
+    async def _spill(self, content: Content) -> None:
+        """A disk that refuses is said at the end: until then the client would hear nothing else."""
+        if content.wants_spill and (refusal := await self.site.reception.spill(content.message)):
+            content.refuse(refusal)
 
     async def _read(self, most: int = BLOCK) -> bytes:
         block = await self._reader.read(min(most, BLOCK))
