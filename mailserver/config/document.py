@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+from mailserver.config import keys
 from mailserver.config.load import FILE
 from mailserver.config.statements import LayoutError, Path
 
@@ -21,13 +22,17 @@ def decoded(data: bytes) -> str:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """What a text says. Raises LayoutError."""
+    """What a text says, tables where there are tables. Raises LayoutError."""
     try:
-        return tomllib.loads(text.removeprefix("\ufeff"))
+        values = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise LayoutError(f"{FILE} is no valid TOML: {error}") from None
     except RecursionError:
         raise LayoutError(f"{FILE} is nested too deeply") from None
+    for name, value in values.items():
+        if not keys.is_shaped(name, value):
+            raise LayoutError(f"{FILE}: {name} is written as something else than it is")
+    return values
 
 
 def put(values: dict[str, Any], path: Path, value: Any) -> None:

@@ -86,6 +86,14 @@ def locate(key: Key, document: Mapping[str, Any]) -> Path:
     return (*start, key.key) if key.key else start
 
 
+def is_shaped(table: str, value: Any) -> bool:
+    """Whether a table is a table and an array of tables one; what is no table is anything."""
+    if table in NAMED_BY:
+        return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    known = kinds(Settings)
+    return table not in known or _struct(known[table]) is None or isinstance(value, dict)
+
+
 def all_keys(document: Mapping[str, Any]) -> Iterator[Key]:
     """Every setting there is, in the order of the model, those of the tables that a document has included."""
     for table, kind in kinds(Settings).items():
@@ -107,12 +115,11 @@ def default_of(key: Key) -> Any:
 
 def _names(table: str, document: Mapping[str, Any]) -> list[str]:
     """The names of the tables of an array; empty where one has none, and cannot be edited before it has."""
-    array = document.get(table)
-    return [_name(table, one) for one in array] if isinstance(array, list) else []
+    return [_name(table, one) for one in document.get(table, [])]
 
 
-def _name(table: str, one: Any) -> str:
-    value = one.get(NAMED_BY[table]) if isinstance(one, dict) else None
+def _name(table: str, one: Mapping[str, Any]) -> str:
+    value = one.get(NAMED_BY[table])
     return _spelled(table, value) if isinstance(value, str) else ""
 
 

@@ -82,6 +82,7 @@ class VersionedFile:
                 number = self.history.latest()[0]
                 if after == before:
                     return Replaced(number, before, after)
+                self._require_ours()
                 if confirm is not None:
                     self._pending.begin(number, confirm, by.who, by.front)
                 try:
@@ -161,6 +162,16 @@ class VersionedFile:
             self._recover()
             raise
         return True
+
+    def _require_ours(self) -> None:
+        """The new file gets the owner and group of the old one: where these are not ours, only by root."""
+        status = os.stat(self.path)
+        ours = status.st_uid == os.geteuid() and status.st_gid in {os.getegid(), *os.getgroups()}
+        if os.geteuid() != 0 and not ours:
+            who = _account(os.geteuid())
+            raise ConfigError(
+                self.path, "", f"not {who}'s own, or of a group {who} is not in: chown it first"
+            )
 
     def _note_hand_edit(self, data: bytes) -> int | None:
         number, last = self.history.latest()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
+from mailserver.config import history, layout
 from mailserver.config.editing import Author, EditRefused, Settings
-from mailserver.config.load import load
+from mailserver.config.load import ConfigError, load
 from mailserver.config.template import render
 
 ANN = Author("ann", "telnet")
@@ -249,3 +254,96 @@ def test_the_history_is_for_its_owner_alone(file: Path, settings: Settings) -> N
     directory = file.parent / ".history"
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("owner", [(0, 65534), (65534, 0), (65534, 65534)])
+def test_a_file_of_somebody_else_is_not_taken_from_him(memory_path: Path, owner: tuple[int, int]) -> None:
+    file = memory_path / "mailserver.toml"
+    file.write_text(render())
+    os.chown(file.parent, 65534, 65534)
+    os.chown(file, *owner)
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        try:
+            Settings(str(file.parent)).set("hostname", "y.test", ANN)
+        except ConfigError as error:
+            os._exit(1 if "chown it" in str(error) else 2)
+        os._exit(0)
+    done = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert done == (0 if owner == (65534, 65534) else 1)
+    assert (file.stat().st_uid, file.stat().st_gid) == owner
+    assert ("y.test" in file.read_text()) == (done == 0)
+
+
+def test_many_machines_at_once(file: Path) -> None:
+    """Each edit is made in what the one before has left."""
+
+    def work(number: int) -> None:
+        Settings(str(file.parent)).add("relay", {"name": f"r{number}", "hosts": '["a.test:25"]'}, ANN)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(24)))
+    assert sorted(relay.name for relay in load(str(file.parent)).relays) == sorted(f"r{n}" for n in range(24))
+    assert [one.number for one in Settings(str(file.parent)).history()] == list(range(1, 26))
+
+
+def test_only_the_last_versions_are_kept(
+    file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "KEPT", 5)
+    for number in range(8):
+        settings.set("hostname", f"h{number}.test", ANN)
+    assert [one.number for one in settings.history()] == [5, 6, 7, 8, 9]
+    with pytest.raises(EditRefused, match="no version 4"):
+        settings.diff(4)
+
+
+_LEAVES = st.none() | st.booleans() | st.integers(-5, 2**63 - 1) | st.floats() | st.text(max_size=8)
+_NAMES = ["hostname", "limits", "listener", "protocol", "endpoint", "relay", "name", "user", "x y"]
+_DOCUMENTS = st.dictionaries(
+    st.sampled_from(_NAMES),
+    st.recursive(
+        _LEAVES.filter(lambda value: value is not None),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=4)
+        ),
+        max_leaves=12,
+    ),
+    max_size=6,
+)
+
+
+@given(
+    st.one_of(_DOCUMENTS.map(lambda document: document_text(document).encode()), st.binary(max_size=40)),
+    st.sampled_from(["hostname", "limits.received", "listener[tcp:1].paused", "relay[x].hosts", "relay[x]"])
+    | st.text(max_size=20),
+    st.sampled_from(["1", "true", "[]", "{}", "[[]]", "x.test"]) | st.text(max_size=20),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_whatever_a_file_says_an_edit_is_made_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, key: str, text: str
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "whatever" / "mailserver.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    settings = Settings(str(file.parent))
+    for act in (
+        lambda: settings.get(key),
+        lambda: settings.get(),
+        lambda: settings.unset(key, ANN),
+        lambda: settings.add("relay", {"name": text, "hosts": text, key: text}, ANN),
+        lambda: settings.remove("listener", key, ANN),
+        lambda: settings.set(key, text, ANN),
+    ):
+        try:
+            act()
+        except (EditRefused, ConfigError) as error:
+            assert str(error)
+
+
+def document_text(document: dict[str, object]) -> str:
+    return "".join(f"{layout._key(name)} = {layout.literal(value)}\n" for name, value in document.items())
