@@ -6,6 +6,7 @@ It answers options as real clients do (RFC 854, 857, 858, 1073); `screen` holds 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 import struct
 
@@ -14,7 +15,7 @@ ECHO, SGA, NAWS = 1, 3, 31
 UP, DOWN, RIGHT, LEFT = "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D"
 ENTER = "\r\0"
 
-_SEQUENCE = re.compile(r"\x1b\[(\d*)([A-Za-z])")
+_PIECES = re.compile(r"\x1b\[(\d*)([A-Za-z])|[\r\n]|[^\x1b\r\n]+|.", re.DOTALL)
 
 
 class Screen:
@@ -25,14 +26,11 @@ class Screen:
         self.column = 0
 
     def feed(self, text: str) -> None:
-        while text:
-            sequence = _SEQUENCE.match(text)
-            if sequence is not None:
-                self._obey(sequence[2], int(sequence[1] or 1))
-                text = text[sequence.end() :]
+        for piece in _PIECES.finditer(text):
+            if piece[2]:
+                self._obey(piece[2], int(piece[1] or 1))
             else:
-                self._put(text[0])
-                text = text[1:]
+                self._put(piece[0])
 
     def _obey(self, what: str, count: int) -> None:
         line = self.lines[-1]
@@ -45,16 +43,16 @@ class Screen:
         else:
             raise AssertionError(f"no sequence of ours: {what}")
 
-    def _put(self, c: str) -> None:
-        if c == "\r":
+    def _put(self, text: str) -> None:
+        if text == "\r":
             self.column = 0
-        elif c == "\n":
+        elif text == "\n":
             self.lines.append("")
         else:
-            assert c.isprintable(), f"{c!r} on the terminal"
+            assert text.isprintable(), f"{text!r} on the terminal"
             line = self.lines[-1].ljust(self.column)
-            self.lines[-1] = line[: self.column] + c + line[self.column + 1 :]
-            self.column += 1
+            self.lines[-1] = line[: self.column] + text + line[self.column + len(text) :]
+            self.column += len(text)
 
 
 class TelnetClient:
@@ -66,7 +64,9 @@ class TelnetClient:
         self.seen = ""  # all text that came
         self._speaks = speaks
         self._size = size
-        self._pending = b""
+        self._pending = b""  # of a command
+        self._held = ""  # of a sequence
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     @classmethod
     async def to(cls, place, *, ssl=None, **settings) -> TelnetClient:
@@ -92,16 +92,22 @@ class TelnetClient:
     async def until(self, pattern: str) -> str:
         """Read until the last line of the screen matches; what came since the last time."""
         mark = len(self.seen)
-        async with asyncio.timeout(10):
-            while not re.search(pattern, self.screen.lines[-1]):
-                assert await self._read(), f"closed, with {self.screen.lines[-5:]}"
+        try:
+            async with asyncio.timeout(10):
+                while not re.search(pattern, self.screen.lines[-1]):
+                    assert await self._read(), f"closed, with {self.screen.lines[-5:]}"
+        except TimeoutError:
+            raise AssertionError(f"not seen: {pattern}, but {self.screen.lines[-5:]}") from None
         return self.seen[mark:]
 
     async def until_shown(self, pattern: str) -> None:
         """Read until some line of the screen matches."""
-        async with asyncio.timeout(10):
-            while not re.search(pattern, "\n".join(self.screen.lines)):
-                assert await self._read(), f"closed, with {self.screen.lines[-5:]}"
+        try:
+            async with asyncio.timeout(10):
+                while not re.search(pattern, "\n".join(self.screen.lines)):
+                    assert await self._read(), f"closed, with {self.screen.lines[-5:]}"
+        except TimeoutError:
+            raise AssertionError(f"not seen: {pattern}, but {self.screen.lines[-5:]}") from None
 
     async def until_closed(self) -> str:
         async with asyncio.timeout(10):
@@ -130,7 +136,10 @@ class TelnetClient:
             data = await self.reader.read(65536)
         except ConnectionError:
             data = b""
-        text = self._text(self._pending + data).decode()
+        text = self._held + self._decoder.decode(self._text(self._pending + data))
+        begun = re.search(r"\x1b(\[\d*)?$", text)
+        self._held = begun[0] if begun else ""
+        text = text.removesuffix(self._held)
         self.seen += text
         self.screen.feed(text)
         return bool(data)
@@ -139,12 +148,12 @@ class TelnetClient:
         """Without telnet's commands, which are answered."""
         text = bytearray()
         while data:
-            if data[0] != IAC:
-                text.append(data[0])
-                data = data[1:]
-            elif len(data) < 3:
+            plain, iac, command = data.partition(bytes([IAC]))
+            text += plain
+            data = iac + command
+            if len(data) in (1, 2):
                 break
-            else:
+            if data:
                 self._answer(data[1], data[2])
                 data = data[3:]
         self._pending = data

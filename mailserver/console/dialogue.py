@@ -27,6 +27,7 @@ from mailserver.transport.listener import Peer
 FRONT = "telnet"
 GUESSES = 3  # wrong passwords of one connection
 NAME = 320  # characters of a login name
+SHOWN = 40  # characters of a name in the prompt
 REMEMBERED = 200  # phrases for the arrow keys
 PATIENCE = 0.5  # seconds in which a telnet client answers our first question; else it is none
 
@@ -107,16 +108,27 @@ class _Phrases:
         self._terminal.say(
             [f"Mail server {__version__} on {host}. You are {self._operator.name}, {role}; try help."]
         )
-        while True:
+        while self._is_current():
             try:
                 line = await self._terminal.ask(
-                    f"{self._operator.name} {role}> ", history=tuple(self._history), complete=self._complete
+                    self._prompt, history=tuple(self._history), complete=self._complete
                 )
                 if line.strip() == "logout":
                     return
                 await self._obey(line.strip())
             except Interrupted:
                 continue
+        self._terminal.say(["You are no operator any more."])
+
+    @property
+    def _prompt(self) -> str:
+        return f"{tables.plain(self._operator.name[:SHOWN])} {self._operator.role.value}> "
+
+    def _is_current(self) -> bool:
+        """Whether he is an operator still; he may have become another one."""
+        current = self._administration.operators.current(self._operator)
+        self._operator = current or self._operator
+        return current is not None
 
     async def _obey(self, line: str) -> None:
         if not line:
@@ -127,9 +139,12 @@ class _Phrases:
         if word == "help":
             self._help(rest)
         elif line == "python" and self._may_python:
-            await manhole.prompt(self._terminal, self._operator, self._inside)
+            await manhole.prompt(self._terminal, self._operator, self._inside, self._still_may_python)
         else:
             await self._phrase(line)
+
+    def _still_may_python(self) -> bool:
+        return self._is_current() and self._may_python
 
     @property
     def _may_python(self) -> bool:

@@ -18,7 +18,7 @@ import sys
 import traceback
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -32,8 +32,13 @@ OUTPUT = 256 * 1024  # characters that a statement may print
 REMEMBERED = 200  # lines for the arrow keys
 
 
-async def prompt(terminal: Terminal, operator: Operator, names: Mapping[str, object]) -> None:
-    """Statements and what they print, until Ctrl-D or `exit()`; `names` is what they find."""
+async def prompt(
+    terminal: Terminal, operator: Operator, names: Mapping[str, object], allowed: Callable[[], bool]
+) -> None:
+    """Statements and what they print, until Ctrl-D or `exit()`; `names` is what they find.
+
+    `allowed` is asked before each statement: an owner may be none any more.
+    """
     _redirect()
     interpreter = _Interpreter(terminal, names)
     known = ", ".join(names)
@@ -53,6 +58,8 @@ async def prompt(terminal: Terminal, operator: Operator, names: Mapping[str, obj
         source = f"{source}\n{line}" if source else line
         if not interpreter.is_complete(source):
             continue
+        if not allowed():
+            return
         if source.strip():
             _journal(operator, source)
             if await interpreter.run(source):

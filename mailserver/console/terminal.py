@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
+from rich.cells import cell_len
+
 from mailserver.console.line_editor import LineEditor
 from mailserver.console.tables import plain
 from mailserver.transport.twisted import Transport
@@ -22,6 +24,7 @@ LINE = 4096  # characters of a line
 AHEAD = 8 * 1024  # octets typed ahead, and one read more
 WIDTHS = range(20, 501)  # of windows that we believe in
 WIDTH = 80
+NARROWEST = 8  # columns of a line that is typed
 
 CTRL_C = b"\x03"
 CTRL_D = b"\x04"
@@ -205,9 +208,9 @@ class Terminal:
     def _show(self, prompt: str, editor: LineEditor, secret: bool) -> None:
         """The line as it is now; a long one as the part around the cursor."""
         if self.editing:
-            room = max(8, self._width - len(prompt) - 1)
-            text, at = ("", 0) if secret else editor.shown(room)
-            forward = f"\x1b[{len(prompt) + at}C"
+            before = cell_len(prompt)
+            text, at = ("", 0) if secret else editor.shown(max(NARROWEST, self._width - before))
+            forward = f"\x1b[{before + at}C"
             self._write(f"\r{prompt}{text}\x1b[K\r{forward}")
 
     async def _tab(self, editor: LineEditor, complete: Complete | None) -> None:

@@ -13,7 +13,8 @@ pytest.importorskip("twisted", reason="the extra `console` is not installed")
 PROGRAM = """
 import asyncio, pathlib, sys
 
-from perspectives import PASSWORD, Office
+from perspectives import Office
+from serving import PASSWORD
 from telnet_client import TelnetClient
 from twisted.spread import pb
 

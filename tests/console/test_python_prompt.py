@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import PASSWORD
+from serving import PASSWORD
 
 
 @pytest.fixture
@@ -116,6 +116,27 @@ def test_who_is_gone_leaves_nothing_behind(prompt, office):
 
     prompt(conversation)  # which waits until nobody is connected
     assert len(office.connections) == 0
+
+
+def test_who_is_no_owner_any_more_runs_nothing(prompt, office):
+    async def conversation(client):
+        assert await say(client, "1") == ["1"]
+        office.operators.remove("owen")
+        client.enter("print('still here')")
+        assert (await client.until_closed()).endswith("You are no operator any more.\r\nGoodbye.\r\n")
+        assert "still here\r\n" not in client.seen
+
+    prompt(conversation)
+
+
+def test_it_ends_when_it_is_switched_off(prompt, office):
+    async def conversation(client):
+        office.console.python = False
+        client.enter("print('still here')")
+        await client.until("owner> $")
+        assert await client.ask("python") == ["no such command"]
+
+    prompt(conversation)
 
 
 def test_prompts_do_not_mix(prompt, capsys):

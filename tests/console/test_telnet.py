@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import PASSWORD, USER
+from perspectives import USER
+from serving import PASSWORD
 from telnet_client import DOWN, LEFT, UP
 
 from mailserver.admin.entries import QueueEntry
@@ -379,8 +380,9 @@ def test_an_operator_who_is_removed_may_do_no_more(play, office):
     async def conversation(client):
         await client.log_in("audie", PASSWORD)
         office.operators.remove("audie")
-        (answer,) = await client.ask("domain list")
-        assert "no operator any more" in answer
+        client.enter("domain list")
+        assert "You are no operator any more.\r\nGoodbye." in await client.until_closed()
+        assert "other.test" not in client.seen
 
     play(conversation)
 

@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import PASSWORD
 from programs import environment, need
+from serving import PASSWORD
 from telnet_client import UP, TelnetClient
 
 from mailserver.console import telnet

@@ -113,6 +113,7 @@ class Administration:
     def __init__(self) -> None:
         self.asked = []
         self.config = SimpleNamespace(hostname="mx.example.test")
+        self.operators = SimpleNamespace(current=lambda operator: operator)
 
     async def perform(self, operator, front, words, given):
         self.asked.append(words)
