@@ -43,11 +43,11 @@ async def _candidates(words: list[str], begun: str, role: Role, suggest: Suggest
         return found
     if reading.waits is not None:
         return await _values(reading.waits, begun, suggest)
-    if begun.startswith("-"):
+    place = reading.place
+    if place is None or begun.startswith("-"):
         return [*found, *reading.open_options]
-    if reading.place is None:
-        return [*found, *reading.open_options]
-    return [*found, *await _values(reading.place, begun, suggest)]
+    options = [] if place.needed else reading.open_options
+    return [*found, *options, *await _values(place, begun, suggest)]
 
 
 async def _values(parameter: Parameter, begun: str, suggest: Suggest) -> list[str]:

@@ -97,10 +97,13 @@ def _operation(words: Sequence[str], role: Role) -> Operation | None:
 
 
 def _unknown(words: Sequence[str], role: Role) -> str:
-    further = following(words, role)
-    if not words or not further:
-        return "no such command"
-    return f"{' '.join(words)}: expected {', '.join(further)}"
+    """What is wrong with words that name no operation: what could follow those that lead to one."""
+    while words:
+        further = following(words, role)
+        if further:
+            return f"{' '.join(words)}: expected {', '.join(further)}"
+        words = words[:-1]
+    return "no such command"
 
 
 def following(words: Sequence[str], role: Role) -> list[str]:
