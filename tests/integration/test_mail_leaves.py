@@ -302,6 +302,28 @@ def test_what_the_smarthost_refuses_comes_back(world: World, submit: Callable[[s
     assert "\nSubject: to nobody\n" in returned
 
 
+def test_what_cron_hands_over(world: World) -> None:
+    """`sendmail -t` beside the server, and into the queue while none runs; both go when there is one again."""
+    world.configure()
+
+    def hand_over(subject: str) -> None:
+        letter = f"To: {THERE}\nSubject: {subject}\n\nDone.\n"
+        done = world.site.run("sendmail", "-t", "-i", "-f", ANN, stdin=letter)
+        assert done.returncode == 0, done.stderr
+
+    with world.site.serve():
+        hand_over("beside the server")
+    hand_over("without a server")
+    with world.smarthost.running(), world.site.serve() as server:
+        assert world.site.run("queue", "retry", "--all").returncode == 0
+        for _ in range(2):
+            server.event("settled", delivered=1)
+        for told in server.events("delivery"):
+            world.smarthost.sent(told["reply"])
+    subjects = {read(content)["Subject"] for content in world.smarthost.messages("ann")}
+    assert {"beside the server", "without a server"} <= subjects
+
+
 def read(content: bytes) -> EmailMessage:
     message = email.message_from_bytes(content, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
