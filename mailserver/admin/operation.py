@@ -143,6 +143,11 @@ class Operation:
     def allows(self, role: Role) -> bool:
         return role is Role.OWNER or role in self.roles
 
+    @property
+    def lists(self) -> bool:
+        """Whether it returns a list of values, however many, and not a value."""
+        return str(self.run.__annotations__["return"]).startswith("list[")
+
     def said_by(self, role: Role) -> tuple[Parameter, ...]:
         """What is to be said: a user does not name himself where he may do a thing for himself alone."""
         own = role is Role.USER and self.scope is Scope.MAILBOX

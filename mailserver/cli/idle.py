@@ -1,6 +1,6 @@
 """Doing what a server does, on its state, while none is running: as its user, and with it kept from starting.
 
-Not here: what is done meanwhile (`queue`, `sendmail`).
+Not here: what is done meanwhile (`carry`, `sendmail`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ def idle_state(config: Config) -> Iterator[State]:
         fd = os.open(state.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             _lock(fd)
-            with _logging(config.log_file):
-                yield state
+            yield state
         finally:
             os.close(fd)
 
@@ -44,8 +43,8 @@ def _lock(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def _logging(path: str | None) -> Iterator[None]:
-    """Into the server's log file, if it has one that we may write; never to the caller's standard error."""
+def logging_to(path: str | None) -> Iterator[None]:
+    """Events go into the server's log file, if it has one that we may write; never to standard error."""
     log = None
     if path is not None:
         with contextlib.suppress(OSError):

@@ -25,7 +25,7 @@ SYSTEM_MAIL = "/var/lib/mailserver"
     "--hostname", metavar="NAME", type=arguments.domain, help="This machine's name; default: mail.DOMAIN."
 )
 @click.option("--user", metavar="NAME", help="The user that the server becomes; owns what is made here.")
-@passwords.password_option
+@click.option(*passwords.OPTION.opts, is_flag=True, help=passwords.OPTION.help)
 def init(domain: str, hostname: str | None, user: str | None, password_stdin: bool) -> None:
     """Write a commented configuration for DOMAIN, with postmaster as its first user.
 

@@ -1,22 +1,26 @@
 """What commands print: tables on a terminal, plain lines into a pipe, JSON on demand; and progress.
 
 JSON has the field names of the values in `admin.entries` as keys. Plain text is for people and for `cut`;
-only JSON is an interface that stays.
+only JSON is an interface that stays. Not here: laying out tables (`console.tables`).
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 import msgspec
-from msgspec import Struct
+
+from mailserver.console import tables
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and all steps."""
+
+JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,41 +28,57 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def show(value: Struct, as_json: bool, without: Container[str] = ()) -> None:
-    """One value: a line for each of its fields, as people read it `without` some."""
+def result(value: Any, sentences: Sequence[str], as_json: bool) -> None:
+    """The result of an operation, as JSON has it: as JSON, or in sentences if there are any, or as it is."""
     if as_json:
-        return _json(value)
-    cells = {
-        name.replace("_", " "): _cell(name, part)
-        for name, part in msgspec.structs.asdict(value).items()
-        if name not in without
-    }
-    width = max(map(len, cells))
-    for name, text in cells.items():
-        click.echo(f"{name:<{width}}  {text}".rstrip())
-
-
-def show_all(kind: type[Struct], values: Sequence[Struct], as_json: bool) -> None:
-    """Many values of a kind: a line each, aligned; on a terminal a table."""
-    if as_json:
-        return _json(list(values))
-    names = kind.__struct_fields__
-    rows = [[_cell(name, getattr(value, name)) for name in names] for value in values]
-    if sys.stdout.isatty():
-        return _table(names, rows)
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(len(names))]
-    for row in rows:
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
-    return None
-
-
-def said(value: Struct, as_json: bool, *lines: str) -> None:
-    """The result of a change: the value as JSON, or sentences."""
-    if as_json:
-        return _json(value)
-    for line in lines:
+        return click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    for line in sentences if sentences else _lines(value):
         click.echo(line)
     return None
+
+
+def _lines(value: Any) -> Iterator[str]:
+    if value is None:
+        return
+    if not sys.stdout.isatty():
+        yield from _columns(value) if isinstance(value, list) else tables.lines(value, None)
+    elif value != []:
+        for page in tables.pages(value, width()):
+            yield from page
+
+
+def _columns(values: list[Any]) -> Iterator[str]:
+    """A line each, aligned and without heads."""
+    rows = [tables.row(value) for value in values]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{text:<{wide}}" for text, wide in zip(row, widths, strict=True)).rstrip()
+
+
+class Stream:
+    """Prints values one by one as they come; a JSON value a line."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._table = tables.Rolling()
+
+    def show(self, value: Any) -> None:
+        if self._as_json:
+            click.echo(msgspec.json.encode(value))
+        elif isinstance(value, dict) and value.keys() == {"good", "text"}:
+            click.echo(f"{'ok  ' if value['good'] else 'FAIL'}  {tables.plain(value['text'])}")
+        elif isinstance(value, dict) and len(value) == 1:
+            click.echo(tables.plain(str(*value.values())))
+        elif isinstance(value, dict):
+            for line in self._table.lines(value):
+                click.echo(line)
+        else:
+            result(value, (), False)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size().columns
 
 
 @contextmanager
@@ -73,57 +93,3 @@ def progress(title: str) -> Iterator[Progress]:
     with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def _table(names: Sequence[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # as text: a name like [red] is no markup
-    Console().print(table)
-
-
-def _cell(name: str, value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "-"
-    if name in _LIMITS and value == 0:
-        return "no limit"
-    if isinstance(value, int) and name in _OCTETS:
-        return _size(value)
-    return plain(str(value))
-
-
-def plain(text: str) -> str:
-    """Text of whatever origin, fit for a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-_LIMITS = frozenset({"quota", "quota_messages"})
-_OCTETS = frozenset({"quota", "storage", "trash_storage", "size"})
-
-
-def _size(octets: int) -> str:
-    amount = float(octets)
-    for unit in ("", "K", "M", "G"):
-        if amount < 1024:
-            return f"{amount:.4g}{unit}"
-        amount /= 1024
-    return f"{amount:.4g}T"
-
-
-def number(count: int, word: str) -> str:
-    """`1 message`, `2 messages`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"

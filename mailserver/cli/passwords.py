@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -13,14 +11,11 @@ from mailserver.admin.refused import Refused
 _MOST_OCTETS = 8192  # of a line that may hold a password; the rule for passwords is the administration's
 
 
-def password_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--password-stdin`."""
-    option = click.option(
-        "--password-stdin",
-        is_flag=True,
-        help="Read the password from standard input, one line. Without it, ask on the terminal.",
-    )
-    return option(command)
+OPTION = click.Option(
+    ["--password-stdin"],
+    is_flag=True,
+    help="Read the password from standard input, one line. Without it, ask on the terminal.",
+)
 
 
 def obtain(from_stdin: bool, whose: str) -> str:

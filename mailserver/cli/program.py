@@ -16,22 +16,14 @@ from typing import Any, NoReturn
 import click
 
 import mailserver
-from mailserver.admin.refused import Refused
-from mailserver.cli.alias import alias
+from mailserver.admin.refused import EXPECTED
 from mailserver.cli.check import check
-from mailserver.cli.domain import domain
+from mailserver.cli.commands import all_commands
 from mailserver.cli.init import init
-from mailserver.cli.mailbox import mailbox
-from mailserver.cli.queue import queue
-from mailserver.cli.relay import relay
 from mailserver.cli.sendmail.command import sendmail
 from mailserver.cli.serve import serve
 from mailserver.cli.trace import trace
-from mailserver.cli.trash import trash
-from mailserver.cli.user import user
-from mailserver.config.load import ConfigError
-from mailserver.directory.entries import Exists, Malformed, Missing, Unavailable
-from mailserver.mail.address import AddressError
+from mailserver.pool import Busy
 from mailserver.server.privileges import PrivilegeError
 from mailserver.server.state import StateError
 
@@ -39,17 +31,7 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 
-_EXPECTED = (
-    Refused,
-    ConfigError,
-    Exists,
-    Missing,
-    Unavailable,
-    Malformed,
-    AddressError,
-    PrivilegeError,
-    StateError,
-)
+_EXPECTED = (*EXPECTED, Busy, PrivilegeError, StateError)
 
 
 class Program(click.Group):
@@ -116,5 +98,5 @@ def program(context: click.Context, directory: str | None) -> None:
     context.obj = directory
 
 
-for _command in (serve, init, check, domain, user, alias, trash, mailbox, queue, relay, trace, sendmail):
+for _command in (serve, init, check, trace, sendmail, *all_commands()):
     program.add_command(_command)

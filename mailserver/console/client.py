@@ -6,6 +6,7 @@ Not here: the socket's other end (`control`), what is done where no server runs 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,11 +19,16 @@ CONNECT = 60.0  # seconds to wait for a server that is busy
 LINE = 1 << 20  # octets of a line of an answer
 
 
+def path_of(maildirs: str) -> str:
+    """Where the socket of the server on these mailboxes is."""
+    return os.path.join(maildirs, ".run", "control.sock")
+
+
 class NobodyThere(Exception):
     """No server listens at the socket."""
 
 
-class Broken(Exception):
+class Broken(Refused):
     """The server went away, or answered what this program does not understand."""
 
 

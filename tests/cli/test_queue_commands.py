@@ -81,8 +81,8 @@ def test_a_queue_at_rest(site):
 @pytest.mark.parametrize("verb", ["retry", "hold", "release", "drop"])
 def test_messages_are_named_or_all_of_them(site, verb):
     site.configure([])
-    assert "say --all" in refused(site, "queue", verb, code=2)
-    assert "say --all" in refused(site, "queue", verb, "M1", "--all", code=2)
+    assert "say --all" in refused(site, "queue", verb, "--yes" if verb == "drop" else "--json")
+    assert "say --all" in refused(site, "queue", verb, "M1", "--all", "--yes" if verb == "drop" else "--json")
 
 
 def test_beside_a_running_server(site):
@@ -96,6 +96,8 @@ def test_beside_a_running_server(site):
         assert json.loads(done(site, "queue", "show", "M1", "--json"))["held"]
         assert done(site, "queue", "release", "M1") == "1 message released\n"
         server.event("delivery", id="M1", outcome="deferred")
+        while json.loads(done(site, "queue", "list", "--json"))[0]["state"] != "deferred":
+            pass
         assert done(site, "queue", "retry", "--all") == "1 message tried now\n"
         server.event("delivery", id="M1", outcome="deferred")
         [entry] = json.loads(done(site, "queue", "list", "--json"))
@@ -108,9 +110,7 @@ def test_beside_a_running_server(site):
 
 def test_relays_are_listed(site):
     site.configure([])
-    result = run(site, "relay", "list")
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr.startswith("no relay: mail goes straight to")
+    assert done(site, "relay", "list") == ""
     site.configure([], RELAY.format(port=25))
     [relay] = json.loads(done(site, "relay", "list", "--json"))
     assert relay == {
@@ -128,18 +128,21 @@ def test_relays_are_listed(site):
 def test_a_relay_is_tried_in_plain_words(site):
     smtp, nobody = site.ports.take(), site.ports.take()
     site.configure([("smtp", f"tcp:127.0.0.1:{smtp}")], RELAY.format(port=smtp))
-    with site.serve():
+    with site.serve(), serving.site() as other:
         # the host is this very server, which the doctor finds out
         result = run(site, "relay", "test", "out")
         assert result.exit_code == 1
         assert "the host is this server itself" in result.stdout
-        hostname = site.config / "mailserver.toml"
-        site.write("mailserver.toml", hostname.read_text().replace(serving.HOST, "other.example.test"))
-        result = run(site, "relay", "test", "out")
+        other.configure([], RELAY.format(port=smtp))
+        text = (other.config / "mailserver.toml").read_text()
+        other.write("mailserver.toml", text.replace(serving.HOST, "other.example.test"))
+        result = run(other, "relay", "test", "out")
         assert (result.exit_code, result.stderr) == (0, "")
         assert all(line.startswith("ok    ") for line in result.stdout.splitlines())
         assert f"{serving.HOST} ESMTP" in result.stdout
-        steps = json.loads(run(site, "relay", "test", "out", "--json").stdout)
+        steps = [
+            json.loads(line) for line in run(other, "relay", "test", "out", "--json").stdout.splitlines()
+        ]
         assert all(step["good"] for step in steps)
     site.configure([], RELAY.format(port=nobody))
     result = run(site, "relay", "test", "out")

@@ -12,6 +12,9 @@ import pytest
 from docs.documents import headings, rows, section
 
 from mailserver.admin import entries
+from mailserver.admin.phrases import usage
+from mailserver.admin.roles import Role
+from mailserver.admin.table import TABLE
 from mailserver.cli.program import program
 from mailserver.config.load import _read_value
 from mailserver.config.model import Settings
@@ -83,29 +86,31 @@ def leaves(group: click.Group = program, path: tuple[str, ...] = ()) -> dict[tup
     return found
 
 
-def told_of(path: tuple[str, ...]) -> str:
-    """What the document says of a command: its section, or its row in the section of its group."""
-    text = section(DOCUMENT, f"`mailserver {path[0]}`")
-    if len(path) == 1:
-        return text
-    (found,) = (" | ".join(row) for row in rows(text) if re.match(rf"`{' '.join(path)}[ `]", row[0]))
-    return found + text[: text.index("\n|")] + ("`--json`" if "JSON (`--json`)" in text else "")
+def of_its_own(path: tuple[str, ...]) -> bool:
+    """Whether a command is more than an operation."""
+    return " ".join(path) not in TABLE or path == ("trace",)
 
 
-@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+@pytest.mark.parametrize("path", [path for path in leaves() if of_its_own(path)], ids=" ".join)
 def test_options_of_commands(path: tuple[str, ...]) -> None:
-    told = told_of(path)
+    told = section(DOCUMENT, f"`mailserver {path[0]}`")
     options = {
         name for option in leaves()[path].params if option.param_type_name == "option" for name in option.opts
     }
     assert {name for name in options if not re.search(rf"`[^`]*{name}\b", told)} == set()
 
 
-def test_groups_have_a_section_each() -> None:
+def test_every_operation_is_told_with_its_options() -> None:
+    _, _, *told_rows = rows(section("docs/administration.md", "Operations"))
+    told = [row[0].strip("`").replace("\\|", "|") for row in told_rows]
+    assert told == [usage(TABLE[words], Role.OWNER) for words in sorted(TABLE)]
+
+
+def test_commands_of_their_own_have_a_section_each() -> None:
     told = [
         heading for level, heading in headings(DOCUMENT) if level == 3 and heading.startswith("`mailserver ")
     ]
-    assert told == [f"`mailserver {name}`" for name in program.commands]
+    assert told == [f"`mailserver {path[0]}`" for path in leaves() if of_its_own(path)]
 
 
 def test_json_keys() -> None:

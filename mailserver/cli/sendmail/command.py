@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import click
 
-from mailserver.cli import output, place
+from mailserver.cli import place
 from mailserver.cli.sendmail import people
 from mailserver.cli.sendmail.client import Client
 from mailserver.cli.sendmail.failed import Code, Failed
@@ -24,6 +24,7 @@ from mailserver.cli.sendmail.letter import BLOCK, Letter
 from mailserver.cli.sendmail.ways import way_in
 from mailserver.config.load import ConfigError
 from mailserver.config.model import Config
+from mailserver.console.tables import plain
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, ParameterError, Recipient, envelope_wishes, recipient_wishes
 from mailserver.mail.path import Parameters
@@ -53,7 +54,7 @@ class _Sendmail(click.Command):
 
 
 def _ended(code: Code, text: str) -> click.exceptions.Exit:
-    click.echo(f"sendmail: {output.plain(' '.join(text.split()))}", err=True)
+    click.echo(f"sendmail: {plain(' '.join(text.split()))}", err=True)
     return click.exceptions.Exit(code)
 
 

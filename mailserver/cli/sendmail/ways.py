@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 
 from mailserver import maillog
-from mailserver.cli.idle import Occupied, idle_state
+from mailserver.cli.idle import Occupied, idle_state, logging_to
 from mailserver.cli.sendmail.failed import Code, Failed
 from mailserver.config.model import Config, Listener
 from mailserver.config.values import EndpointText
@@ -34,7 +34,7 @@ def way_in(config: Config) -> Iterator[socket.socket]:
     end = time.monotonic() + PATIENCE
     while (sock := _running(config)) is None:
         try:
-            with idle_state(config) as state, _private(config, state) as own:
+            with idle_state(config) as state, logging_to(config.log_file), _private(config, state) as own:
                 yield own
             return
         except Occupied:
