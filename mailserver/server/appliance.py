@@ -16,10 +16,13 @@ from functools import partial
 
 from mailserver import maillog
 from mailserver.admin.control import path_of
+from mailserver.config.confirm import restore_unconfirmed
+from mailserver.config.editing import EditRefused
 from mailserver.config.load import ConfigError, load
 from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
+from mailserver.config.versioned import TakenBack
 from mailserver.server import console, notify, privileges
 from mailserver.server.companion import Companion
 from mailserver.server.privileges import PrivilegeError, drop
@@ -45,9 +48,12 @@ class StartError(Exception):
 def serve(directory: str, overrides: Overrides) -> None:
     """Serve the configuration in `directory` until told to stop. Raises ConfigError, StartError."""
     watch = Watch(directory)
+    taken_back = _take_back(directory)
     config = overrides.apply(load(directory))
     _check_user(config)
     log = _open_log(config)
+    if taken_back is not None:
+        maillog.event("config-taken-back", version=taken_back.number, of=taken_back.who)
 
     def reread() -> Config:
         return overrides.apply(load(directory))
@@ -195,6 +201,16 @@ class Appliance:
         for problem in problems:
             maillog.event("certificate-problem", problem=problem)
         return problems
+
+
+def _take_back(directory: str) -> TakenBack | None:
+    """A change that nobody had confirmed when the server ended. Raises StartError."""
+    try:
+        return restore_unconfirmed(directory)
+    except EditRefused as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"{directory}: cannot take an unconfirmed change back: {error.strerror}") from error
 
 
 def _served(config: Config) -> list[Listener]:

@@ -20,6 +20,7 @@ from mailserver.config.model import Config
 from mailserver.console.desk import FrontDesk
 from mailserver.pool import Pool
 from mailserver.server.child import Say
+from mailserver.server.confirming import Confirming
 from mailserver.server.doors import FRONT_ENDS, Doors
 from mailserver.server.loop import new_loop, unforeseen
 from mailserver.server.running import RunningServer
@@ -54,6 +55,7 @@ class ConsoleProcess:
         self._administration = Administration(config, self._server, self._storage, operators)
         desk = FrontDesk(self._administration, operators, lambda: self._config.console, self._connections)
         self._doors = Doors(desk, grounds.certificates, grounds.shared.inherited)
+        self._confirming = Confirming(config.directory, self._storage, self._server.reload)
         self._following = asyncio.Lock()
         self._stop = asyncio.Event()
 
@@ -64,13 +66,14 @@ class ConsoleProcess:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, maillog.reopen)
         self._server.start()
-        beating = asyncio.ensure_future(self._beating())
+        chores = [asyncio.ensure_future(chore) for chore in (self._beating(), self._confirming.run())]
         await self._doors.follow(self._config)
         await self._doors.open_control(self._grounds.state.control_socket)
         maillog.event("console-serving", process=os.getpid())
         say()
         await self._stop.wait()
-        beating.cancel()
+        for chore in chores:
+            chore.cancel()
         self._doors.close()
         await self._connections.drain(self._config.limits.drain_timeout)
         self._storage.close()
@@ -78,6 +81,7 @@ class ConsoleProcess:
 
     async def follow(self) -> str:
         """Another configuration is in force: go by it. Returns what is wrong with it here."""
+        self._confirming.look()
         async with self._following:
             await asyncio.to_thread(self._grounds.certificates.reload)  # what is wrong, the supervisor says
             try:
