@@ -11,6 +11,15 @@ from mailserver.admin.entries import QueueDetails, QueueEntry, QueueResult
 from mailserver.admin.refused import Refused
 from mailserver.admin.requests import COMMANDED, Answer, Request, Verb
 from mailserver.directory.entries import Missing
+from mailserver.queue.desk import State
+
+_MOVING = frozenset(state.value for state in (State.WAITING, State.ACTIVE, State.DEFERRED))
+_STATES = {  # what a command for all is for
+    "retry": _MOVING,
+    "hold": _MOVING,
+    "release": frozenset({State.HELD.value}),
+    "drop": frozenset(state.value for state in State),
+}
 
 
 class Office:
@@ -36,14 +45,18 @@ class Office:
     async def command(
         self, verb: Verb, ids: Sequence[str] | None, among: Callable[[QueueEntry], bool] = lambda entry: True
     ) -> QueueResult:
-        """Retry, hold, release or drop messages, for None all of those `among` is true of. Raises Refused.
+        """Retry, hold, release or drop messages. Raises Refused.
 
+        For None all of those `among` is true of, and that are not as they would be already: of the held ones
+        none is retried or held, of the others none released.
         Raises Missing for an id that is not there, after the others were done.
         """
         if ids is not None:
             chosen = list(dict.fromkeys(ids))
         else:
-            chosen = [entry.id async for entry in self.entries() if among(entry)]
+            chosen = [
+                entry.id async for entry in self.entries() if entry.state in _STATES[verb] and among(entry)
+            ]
         done = 0
         missing: list[str] = []
         for start in range(0, len(chosen), COMMANDED):

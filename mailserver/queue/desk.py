@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from mailserver import maillog
 from mailserver.pool import Pool
-from mailserver.queue.entry import HELD, Entry, Unreadable
+from mailserver.queue.entry import Entry, Unreadable
 from mailserver.queue.round import Command
 from mailserver.queue.runner import Runner
 from mailserver.queue.spool import Missing, Spool
@@ -92,13 +92,6 @@ class Desk:
         if entry_id not in self._runner.rounds:
             await self._pool.run(self._spool.check, entry_id)
             self._runner.intake.force([entry_id])
-
-    async def retry_all(self) -> int:
-        """Try every entry now that is not held; how many."""
-        found = await self._pool.run(lambda: list(self._spool.ids()))
-        due = [entry_id for entry_id, time in found if time < HELD]
-        self._runner.intake.force(due)
-        return len(due)
 
     async def hold(self, entry_id: str) -> None:
         """Keep an entry, and do not try it until it is released. Raises Unreadable, too."""

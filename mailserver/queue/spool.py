@@ -63,6 +63,16 @@ class Spool:
             os.unlink(os.path.join(self._msg, name))
         return len(orphans)
 
+    def forget(self, mark: str) -> None:
+        """Remove content without an envelope whose id has `mark`, that of a process that is dead.
+
+        Such content is nobody's: who was to accept it cannot any more. Raises OSError.
+        """
+        for name in os.listdir(self._msg):
+            if mark in name and not os.path.lexists(os.path.join(self._env, name)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._msg, name))
+
     def destination(
         self,
         entry_id: str,

@@ -119,6 +119,7 @@ class State:
             for name in os.listdir(self.staging):
                 if mark in name:
                     os.unlink(os.path.join(self.staging, name))
+            self.spool.forget(mark)
 
     def check_writable(self) -> None:
         """Whether the process, as the user it is now, can store mail. Raises StateError."""

@@ -105,6 +105,20 @@ def test_held_messages_wait_until_they_are_released(spool):
     assert not at.show("M1").held
 
 
+def test_a_command_for_all_counts_those_it_is_for(spool):
+    for number in range(5):
+        put(spool, f"M{number}")
+    with open(os.path.join(spool.root, "env", "M4"), "wb") as file:
+        file.write(b"nobody can read this")
+    at = office(spool)
+    assert at.command("hold", ["M0"]).done == 1
+    assert at.command("retry", None).done == 3
+    assert at.command("hold", None).done == 3
+    assert at.command("retry", None).done == 0
+    assert at.command("release", None).done == 4
+    assert at.command("release", None).done == 0
+
+
 def test_a_retry_is_due_at_once_when_the_queue_runs_again(spool):
     put(spool, "M1")
     office(spool, lambda: NOW + 500).command("retry", ["M1"])

@@ -22,6 +22,7 @@ from mailserver.mail.envelope import Envelope, Recipient, original_recipient
 from mailserver.queue import entry as entries
 from mailserver.queue.entry import HELD, Entry, Queued, Status, Unreadable
 from mailserver.queue.spool import Missing, Spool
+from mailserver.server.state import State
 
 CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "close", "utime")
 ANN = Address("ann", "here.test")
@@ -383,6 +384,23 @@ def test_clean(text: str) -> None:
     assert len(cleaned) <= 1000
     assert all(character.isprintable() or character == " " for character in cleaned)
     cleaned.encode()
+
+
+def test_what_a_dead_process_left_is_forgotten(tmp_path: Path) -> None:
+    """Content that it was about to accept, and what it staged; nothing that was accepted, nor of others."""
+    state = State(str(tmp_path))
+    state.prepare()
+    dead, others = "M1P77Q3R00", "M1P7Q73R00"
+    for entry_id in (f"{dead}aa", f"{others}aa"):
+        accept(state.spool, entry_id)
+    for name in (f"{dead}bb", f"{dead}bbN2", f"{others}bb"):
+        Path(state.spool.root, "msg", name).write_bytes(b"x")
+    Path(state.staging, f"{dead}cc").write_bytes(b"x")
+    state.forget(77)
+    left = {path.name for path in Path(state.spool.root, "msg").iterdir()}
+    assert left == {f"{dead}aa", f"{others}aa", f"{others}bb"}
+    assert list(Path(state.staging).iterdir()) == []
+    assert {entry_id for entry_id, _ in state.spool.ids()} == {f"{dead}aa", f"{others}aa"}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../env/A1", "a/b", "A1\n", "x" * 101, "ä", "A1.env", "-"])

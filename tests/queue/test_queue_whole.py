@@ -97,7 +97,8 @@ async def trouble(world: World, chance: random.Random, outside: Outside) -> None
                 case 2:
                     await world.desk.retry(victim)
                 case 3:
-                    await world.desk.retry_all()
+                    for entry_id in ids:
+                        await world.desk.retry(entry_id)
                 case 4 if chance.random() < 0.3:
                     outside.dropped.update(
                         str(q.recipient.address) for q in world.spool.load(victim).recipients
