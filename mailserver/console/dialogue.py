@@ -86,8 +86,7 @@ async def _credentials(terminal: Terminal) -> tuple[str, str]:
         try:
             name = (await terminal.ask("Login: ")).strip()[:NAME]
             if name:
-                seen = "" if terminal.editing else " (will be seen)"
-                return name, await terminal.ask(f"Password{seen}: ", secret=True)
+                return name, await terminal.ask_secret("Password")
         except Interrupted:
             continue
 
@@ -192,8 +191,8 @@ class _Phrases:
 
     async def _ask_secret(self, phrase: Phrase, secret: Parameter) -> bool:
         name = secret.name.replace("_", " ").capitalize()
-        first = await self._terminal.ask(f"{name}: ", secret=True)
-        if secret.name != "old" and first != await self._terminal.ask(f"{name} again: ", secret=True):
+        first = await self._terminal.ask_secret(name)
+        if secret.name != "old" and first != await self._terminal.ask_secret(f"{name} again"):
             self._terminal.say(["these differ: nothing was done"])
             return False
         phrase.given[secret.name] = first

@@ -86,18 +86,20 @@ def _folded_all(text: str, width: int | None) -> list[str]:
 
 
 def folded(text: str, width: int | None) -> list[str]:
-    """A line as lines of at most `width` columns."""
+    """A line as lines of at most `width` columns, at a blank where there is one not far away."""
     if width is None or cell_len(text) <= width:
         return [text]
-    parts, room = [""], width
-    for c in text:
+    parts, start, blank, column = [], 0, -1, 0
+    for at, c in enumerate(text):
         columns = get_character_cell_size(c)
-        if columns > room:
-            parts.append("")
-            room = width
-        parts[-1] += c
-        room -= columns
-    return parts
+        if column + columns > width:
+            end = blank + 1 if blank - start > width // 2 else at
+            parts.append(text[start:end].rstrip())
+            start, column = end, cell_len(text[end:at])
+        if c == " ":
+            blank = at
+        column += columns
+    return [*parts, text[start:]]
 
 
 # ---- tables

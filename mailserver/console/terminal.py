@@ -144,6 +144,11 @@ class Terminal:
         finally:
             self._asking = False
 
+    async def ask_secret(self, name: str) -> str:
+        """A line that is not shown, by us at least."""
+        seen = "" if self.editing else " (will be seen)"
+        return await self.ask(f"{name}{seen}: ", secret=True)
+
     async def until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
         """Work until it is done, or the operator is tired of it; raises what it raises."""
         if not self._gone:

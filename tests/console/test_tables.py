@@ -85,7 +85,7 @@ def test_forms():
         "enabled                -",
         "a name of some length  " + "z" * 20,
     ]
-    assert _lines(value, 20)[-4:] == ["a name of some lengt", "h", "  " + "z" * 18, "  zz"]
+    assert _lines(value, 20)[-4:] == ["a name of some", "length", "  " + "z" * 18, "  zz"]
 
 
 def test_a_long_list_comes_in_portions():
