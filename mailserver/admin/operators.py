@@ -16,7 +16,8 @@ from mailserver.admin.entries import OperatorEntry
 from mailserver.admin.operator_files import OperatorFile, OperatorFiles
 from mailserver.admin.roles import NOWHERE, Operator, Role
 from mailserver.config.model import Config
-from mailserver.directory import Directory, Missing, Unavailable, User, passwords
+from mailserver.config.outgoing import uid_of
+from mailserver.directory import Directory, Exists, Missing, Unavailable, User, passwords
 from mailserver.mail.address import Address
 from mailserver.mail.quota import Quota
 from mailserver.mta.authentication import Authenticator, Outcome
@@ -135,6 +136,10 @@ class Operators:
     ) -> OperatorEntry:
         """Raises Refused (the password), Exists, Malformed, OSError."""
         require_possible(password)
+        if account is not None and (uid := uid_of(account)) is not None:
+            for other in self._files.names():
+                if self._is_account(other, uid):  # of two nobody would be it
+                    raise Exists(f"account {account} is operator {other} already")
         given = {"role": role, "domains": " ".join(domains), "account": account}
         settings = {key: value for key, value in given.items() if value}
         self._files.add(name, passwords.hash_password(password), settings)
