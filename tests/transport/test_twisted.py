@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 
@@ -170,6 +171,30 @@ def test_a_fault_ends_the_connection_and_is_logged_by_kind_and_place(run, hostin
             events.clear()
 
     run(dialogue())
+
+
+def test_what_twisted_says_of_failures_is_logged_by_kind(run, hosting, events, until, capfd):
+    class Careless(Protocol):
+        def dataReceived(self, data):
+            def fails(_):
+                raise RuntimeError("secret")
+
+            Deferred().addCallback(fails).callback(None)  # nobody looks what became of it
+            self.transport.loseConnection()
+
+    async def dialogue():
+        with hosting(Careless) as listener:
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            writer.write(b"x")
+            assert await reader.read() == b""
+            writer.close()
+            gc.collect()
+            await until(lambda: events)
+        assert _place(events) == [("session-failed", "RuntimeError", __name__)]
+        assert "secret" not in repr(events)
+
+    run(dialogue())
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_protocol_is_no_connection(run, hosting):
