@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -71,13 +72,14 @@ class Choice:
 
 @dataclass
 class Taken:
-    """A message the host took or refused at its end: the commands, the content as it was on the wire, and the
-    last reply that was given to it."""
+    """A message the host took or refused at its end: the commands, the content as it was on the wire, the last
+    reply that was given to it, and when (monotonic)."""
 
     mail: str
     rcpts: list[str]
     wire: bytes = b""
     reply: str = ""
+    at: float = 0.0
 
 
 @dataclass
@@ -236,8 +238,12 @@ class _Conversation:
         self.host.messages.append(self.taken)
         await self.host.notify()
         if not self.host.lmtp:
-            self.taken.reply = await self.do("end")
+            await self.answer("end")
             return
         for rcpt in self.taken.rcpts:
             found = re.search("<(.*)>", rcpt)
-            self.taken.reply = await self.do(f"end {found[1] if found else ''}", "end")
+            await self.answer(f"end {found[1] if found else ''}", "end")
+
+    async def answer(self, *steps: str) -> None:
+        self.taken.reply = await self.do(*steps)
+        self.taken.at = time.monotonic()
