@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import tomlkit
-from tomlkit.items import InlineTable, Item
+from tomlkit.items import InlineTable, Item, Table
 
 from mailserver.config.statements import Path, Statement, comments, split
 
@@ -28,8 +28,8 @@ def put(text: str, path: Path, value: Any) -> str:
     """`text` with `value` at `path`, whose tables of arrays exist. Raises LayoutError."""
     statements = split(text)
     saying = [one for one in statements if one.says(path)]
-    inline = bool(saying) and _is_inline(text, saying[0], path)
-    if isinstance(value, dict) and not inline and (saying or _headed(statements, path)):
+    spread = _headed(statements, path) or (saying and _is_dotted(text, saying[0], path))
+    if isinstance(value, dict) and spread:
         return _put_table(text, path, value)
     if saying:
         return _rewrite(text, saying[0], lambda document: _assign(document, saying[0], path, value))
@@ -147,7 +147,7 @@ def _insert(text: str, statements: list[Statement], path: Path, value: Any) -> s
     if holder is None:
         header = ".".join(_key(str(part)) for part in table)
         return _add_lines(text, len(text), ["", f"[{header}]", f"{_key(name)} = {literal(value)}"])
-    if _is_inline(text, holder, table):
+    if not _is_dotted(text, holder, table):
         return _rewrite(text, holder, lambda document: _assign(document, holder, path, value))
     key = ".".join(_key(str(part)) for part in path[len(holder.table) :])
     return _add_lines(text, holder.end, [f"{key} = {literal(value)}"], like=text[holder.start : holder.end])
@@ -165,11 +165,12 @@ def _place(text: str, here: list[Statement], table: Path, name: str) -> int:
     return max((one.end for one in here if one.header or one.content), default=0)
 
 
-def _is_inline(text: str, statement: Statement, table: Path) -> bool:
+def _is_dotted(text: str, statement: Statement, table: Path) -> bool:
+    """Whether a table is there by the dots of a key, as in `limits.received = 100`."""
     node: Any = tomlkit.parse(text[statement.start : statement.end])
     for part in table[len(statement.table) :]:
         node = node[part]
-    return isinstance(node, InlineTable)
+    return isinstance(node, Table)
 
 
 def _put_table(text: str, path: Path, value: dict[str, Any]) -> str:
