@@ -1,17 +1,19 @@
 """MTA-STS (RFC 8461): a domain's promise, fetched over HTTPS, that its hosts can prove who they are.
 
-Policies are remembered in memory for as long as they say, at most `POLICIES` of them. What cannot be
-fetched leaves what is known in force. Not here: what a policy means for a host (`delivery.mx`).
+Policies are remembered for as long as they say, over restarts too (§3.3), at most `POLICIES` of them. What
+cannot be fetched leaves what is known in force. Not here: the file (`delivery.policy_file`), what a policy
+means for a host (`delivery.mx`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mailserver import maillog
 from mailserver.transport.resolver import NoSuchDomain, Resolver, ResolverTrouble
@@ -53,6 +55,29 @@ Fetch = Callable[[str], Awaitable[bytes]]
 """The policy text of a domain. Raises PolicyError."""
 
 
+class KeepError(Exception):
+    """Policies cannot be stored, or read; the text is a word for the log."""
+
+
+class Kept(NamedTuple):
+    """A policy as it outlives the process: of whom, with which id, until when in UNIX time."""
+
+    domain: str
+    id: str
+    policy: Policy
+    expires: float
+
+
+class Keeper(Protocol):
+    """Where policies are between two lives of the server."""
+
+    def load(self) -> Awaitable[list[Kept]]:
+        """Raises KeepError."""
+
+    def store(self, policies: Sequence[Kept]) -> Awaitable[None]:
+        """Raises KeepError."""
+
+
 class _Known(NamedTuple):
     id: str
     policy: Policy | None  # None: it could not be fetched
@@ -61,22 +86,79 @@ class _Known(NamedTuple):
 
 
 class Policies:
-    """The policies of the domains mail goes to. `clock` is monotonic."""
+    """The policies of the domains mail goes to. `clock` is monotonic, `wall` gives UNIX time."""
 
-    def __init__(self, resolver: Resolver, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        fetch: Fetch,
+        clock: Callable[[], float] = time.monotonic,
+        keeper: Keeper | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._resolver = resolver
         self._fetch = fetch
         self._clock = clock
+        self._wall = wall
+        self._keeper = keeper
+        self._loading = asyncio.Lock()
+        self._is_loaded = keeper is None
+        self._is_stored = True
+        self._storing: asyncio.Task[None] | None = None
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def policy(self, domain: str) -> Policy | None:
         """The policy in force, None if there is none. Never raises."""
+        if not self._is_loaded:
+            await self._load()
         known = self._recall(domain)
         current = await self._current_id(domain)
         is_new = current is not None and (known is None or known.id != current)
         if is_new and (known is None or known.retry <= self._clock()):
             known = await self._renew(domain, current or "", known)
         return known.policy if known else None
+
+    async def close(self) -> None:
+        """Wait until what is known is stored."""
+        if self._storing is not None:
+            await self._storing
+
+    async def _load(self) -> None:
+        async with self._loading:
+            if self._is_loaded or self._keeper is None:
+                return
+            try:
+                found = await self._keeper.load()
+            except KeepError as error:  # once more with the next message
+                maillog.event("mta-sts-not-kept", error=error)
+                return
+            self._is_loaded = True
+        now, wall = self._clock(), self._wall()
+        for domain, id_, policy, expires in found:
+            left = min(expires - wall, policy.max_age)  # a clock that was set back makes none last longer
+            if left > 0:
+                self._known[domain] = _Known(id_, policy, now + left)
+
+    def _store(self) -> None:
+        """Store what is known, off the loop; changes that come meanwhile are stored together."""
+        self._is_stored = False
+        if self._keeper is not None and self._is_loaded and (self._storing is None or self._storing.done()):
+            self._storing = asyncio.get_running_loop().create_task(self._write(self._keeper))
+
+    async def _write(self, keeper: Keeper) -> None:
+        while not self._is_stored:
+            self._is_stored = True
+            now, wall = self._clock(), self._wall()
+            try:
+                await keeper.store(
+                    [
+                        Kept(domain, known.id, known.policy, wall + known.until - now)
+                        for domain, known in self._known.items()
+                        if known.policy is not None and known.until > now
+                    ]
+                )
+            except KeepError as error:  # with the next change
+                maillog.event("mta-sts-not-kept", error=error)
 
     def _recall(self, domain: str) -> _Known | None:
         known = self._known.get(domain)
@@ -102,11 +184,26 @@ class Policies:
             maillog.event("mta-sts-trouble", domain=domain, error=error)
             retry = self._clock() + RETRY
             fresh = known._replace(retry=retry) if known else _Known(current, None, retry)
+        self._remember(domain, fresh)
+        if fresh.policy is not None and not fresh.retry:
+            self._store()
+        return fresh
+
+    def _remember(self, domain: str, fresh: _Known) -> None:
         self._known[domain] = fresh
         self._known.move_to_end(domain)
         while len(self._known) > POLICIES:
             self._known.popitem(last=False)
-        return fresh
+
+
+def is_policy_id(text: str) -> bool:
+    """Whether `text` can be a policy's id (§3.1)."""
+    return re.fullmatch(r"[A-Za-z0-9]{1,32}", text) is not None
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` can be a host of a policy, in the form that is kept."""
+    return _HOST.fullmatch(text) is not None and text == text.lower().rstrip(".")
 
 
 def parse_record(texts: tuple[str, ...]) -> str | None:

@@ -11,6 +11,7 @@ from mailserver.delivery.courier import RemoteCourier
 from mailserver.delivery.limits import Limits
 from mailserver.delivery.mta_sts import Policies
 from mailserver.delivery.mx import DirectMx
+from mailserver.delivery.policy_file import PolicyFile
 from mailserver.delivery.policy_hosts import PolicyHosts
 from mailserver.delivery.relays import Relays
 from mailserver.delivery.security import Authorities
@@ -33,15 +34,27 @@ class Way(NamedTuple):
 
 
 class Ways:
-    """A `queue.courier.Router`. `hostname` is our name; `pace` is that of domains without a relay."""
+    """A `queue.courier.Router`. `hostname` is our name; `pace` is that of domains without a relay.
 
-    def __init__(self, relays: Relays, resolver: Resolver, pool: Pool, hostname: str, pace: Pace) -> None:
+    MTA-STS policies outlive the process in `policies_file`.
+    """
+
+    def __init__(
+        self,
+        relays: Relays,
+        resolver: Resolver,
+        pool: Pool,
+        hostname: str,
+        pace: Pace,
+        policies_file: str,
+    ) -> None:
         self._relays = relays
         self._pace = pace
         manner = Manner(hostname, Limits())
         authorities = Authorities(pool)
-        policies = Policies(resolver, PolicyHosts(resolver, authorities))
-        self._direct = DirectMx(resolver, policies, authorities, manner, pool)
+        hosts = PolicyHosts(resolver, authorities)
+        self._policies = Policies(resolver, hosts, keeper=PolicyFile(policies_file, pool))
+        self._direct = DirectMx(resolver, self._policies, authorities, manner, pool)
         self._smarthosts = {relay.name: Smarthost(relay, manner, pool) for relay in relays}
 
     def route(self, sender: Address | None, recipient: Address) -> Route:
@@ -58,7 +71,8 @@ class Ways:
         return Pace(relay.connections, relay.rate)
 
     async def close(self) -> None:
-        """Take leave of hosts whose connections were kept."""
+        """Take leave of hosts whose connections were kept; what was begun to be stored is."""
+        await self._policies.close()
         couriers: list[RemoteCourier] = [self._direct, *self._smarthosts.values()]
         for courier in couriers:
             await courier.close()

@@ -52,11 +52,14 @@ class Nudges:
 class Outgoing:
     """The queue of one worker: `run` waits for its turn, works, and hands over when it is cancelled."""
 
-    def __init__(self, config: Config, services: Services, nudges: Nudges, lock_file: str) -> None:
+    def __init__(
+        self, config: Config, services: Services, nudges: Nudges, lock_file: str, policies_file: str
+    ) -> None:
         self._config = config
         self._services = services
         self._nudges = nudges
         self._lock_file = lock_file
+        self._policies_file = policies_file
 
     async def run(self, begun: Callable[[Factory], None]) -> None:
         """Run the queue until cancelled, and leave unfinished work to the disk.
@@ -100,7 +103,7 @@ class Outgoing:
         config = self._config
         relays = Relays(settings.relays(config))
         pace = settings.pace(config)
-        return Ways(relays, DnsResolver(), self._services.storage, config.hostname, pace)
+        return Ways(relays, DnsResolver(), self._services.storage, config.hostname, pace, self._policies_file)
 
     def _runner(self, ways: Ways) -> Runner:
         config, services = self._config, self._services

@@ -52,6 +52,7 @@ class State:
         self.lock_file = os.path.join(self.run, "lock")
         self.sweep_file = os.path.join(self.run, "sweep")
         self.queue_lock_file = os.path.join(self.run, "queue.lock")
+        self.policies_file = os.path.join(self.run, "mta-sts.json")
         self.spool = Spool(os.path.join(root, ".queue"))
         self.submission_socket = os.path.join(self.run, "submission.sock")
         self.control_socket = os.path.join(self.run, "control.sock")

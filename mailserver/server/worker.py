@@ -174,7 +174,11 @@ class Worker:
         """Run the queue, and hear operators where it runs; begun anew should it ever fail."""
         grounds = self._grounds
         outgoing = Outgoing(
-            grounds.config, self._services, grounds.shared.nudges, grounds.state.queue_lock_file
+            grounds.config,
+            self._services,
+            grounds.shared.nudges,
+            grounds.state.queue_lock_file,
+            grounds.state.policies_file,
         )
         while True:
             try:
