@@ -11,13 +11,15 @@ from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from mailserver import maillog
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.audit import Record
+from mailserver.admin.completion import suggested
 from mailserver.admin.entries import without_places
-from mailserver.admin.operation import ADDRESS, Operation, Parameter, Scope
+from mailserver.admin.operation import Operation, Parameter, Scope
 from mailserver.admin.operators import Operators
 from mailserver.admin.refused import EXPECTED, Forbidden, Refused
 from mailserver.admin.roles import Operator, Role
@@ -132,11 +134,7 @@ class Administration:
 
     async def suggest(self, operator: Operator, front: str, parameter: Parameter, begun: str) -> list[str]:
         """Values that a parameter may have, from the operation that lists them for this operator."""
-        if parameter.kind is ADDRESS:
-            local, at, begun = begun.rpartition("@")
-            domains = await self._listed(operator, front, "domain list", "domain") if at else []
-            return [f"{local}@{domain}" for domain in domains]
-        return await self._listed(operator, front, *parameter.kind.listed) if parameter.kind.listed else []
+        return await suggested(parameter, begun, partial(self._listed, operator, front))
 
     async def _listed(self, operator: Operator, front: str, words: str, field: str) -> list[str]:
         operation = TABLE.get(words)

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Iterable
 
 from mailserver.admin import phrases
-from mailserver.admin.operation import Parameter
+from mailserver.admin.operation import ADDRESS, Parameter
 from mailserver.admin.refused import Refused
 from mailserver.admin.roles import Role
 
@@ -54,3 +54,13 @@ async def _values(parameter: Parameter, begun: str, suggest: Suggest) -> list[st
     if parameter.kind.choices:
         return list(parameter.kind.choices)
     return list(await suggest(parameter, begun))
+
+
+async def suggested(
+    parameter: Parameter, begun: str, listed: Callable[[str, str], Awaitable[list[str]]]
+) -> list[str]:
+    """Values that a parameter may have; `listed` gives a field of all that an operation lists."""
+    if parameter.kind is ADDRESS:
+        local, at, _ = begun.rpartition("@")
+        return [f"{local}@{domain}" for domain in await listed("domain list", "domain")] if at else []
+    return await listed(*parameter.kind.listed) if parameter.kind.listed else []

@@ -19,6 +19,7 @@ import mailserver
 from mailserver.admin.refused import EXPECTED
 from mailserver.cli.check import check
 from mailserver.cli.commands import all_commands
+from mailserver.cli.console.command import console
 from mailserver.cli.init import init
 from mailserver.cli.sendmail.command import sendmail
 from mailserver.cli.serve import serve
@@ -98,5 +99,5 @@ def program(context: click.Context, directory: str | None) -> None:
     context.obj = directory
 
 
-for _command in (serve, init, check, trace, sendmail, *all_commands()):
+for _command in (serve, init, check, console, trace, sendmail, *all_commands()):
     program.add_command(_command)

@@ -264,6 +264,14 @@ class Broker(pb.Broker):
         operator = self._desk.operators.of_uid(self._peer.uid)
         if operator is None:
             raise Refused("this account is no operator: log in with a name and a password")
+        maillog.event(
+            "login",
+            outcome="ok",
+            user=operator.name,
+            peer=self._peer.address,
+            uid=self._peer.uid,
+            protocol="console",
+        )
         return self._admit(operator)
 
     def _require_first(self) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from mailserver.admin import phrases
 from mailserver.admin.completion import complete
 from mailserver.admin.operation import Parameter
 from mailserver.admin.refused import Refused
+from mailserver.admin.sentences import question
 from mailserver.console.pb.references import Method
 from mailserver.console.pb.view import FRONT, View
 
@@ -29,14 +32,16 @@ def methods(view: View) -> Mapping[str, Method]:
         return await view.perform(operation, said)
 
     async def asks(text: object) -> object:
-        """What the phrase is about to do, for who types it: what to ask for, and how it will answer."""
+        """How the phrase is understood: what is to be asked for, whether it is a stream, and the question
+        before what destroys."""
         read = phrases.parse(_text(text), role)
         operation = read.operation
         return {
             "words": operation.words,
-            "secrets": [one.name for one in read.secrets if one.needed],
+            "given": msgspec.to_builtins(read.given),
+            "secrets": [one.name for one in read.secrets],
             "stream": operation.stream,
-            "destroys": operation.destroys,
+            "question": question(operation.words, read.given) if operation.destroys else "",
         }
 
     async def completions(text: object) -> object:

@@ -1,0 +1,1 @@
+"""`mailserver console`: phrases, typed by a person at a terminal, for this server or one elsewhere."""
