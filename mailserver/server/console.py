@@ -8,6 +8,7 @@ Not here: front ends (`mailserver.console`), operations (`mailserver.admin`), ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from collections.abc import Callable
 from mailserver import maillog
 from mailserver.admin.administration import Administration
 from mailserver.admin.operators import Operators
+from mailserver.config.editing import EditRefused, Settings
 from mailserver.config.load import ConfigError
 from mailserver.config.model import Config
 from mailserver.console.desk import FrontDesk
-from mailserver.pool import Pool
+from mailserver.pool import Busy, Pool
 from mailserver.server.child import Say
 from mailserver.server.confirming import Confirming
 from mailserver.server.doors import FRONT_ENDS, Doors
@@ -83,6 +85,7 @@ class ConsoleProcess:
         """Another configuration is in force: go by it. Returns what is wrong with it here."""
         self._confirming.look()
         async with self._following:
+            await self._note_hand_edit()
             await asyncio.to_thread(self._grounds.certificates.reload)  # what is wrong, the supervisor says
             try:
                 config = settled(await asyncio.to_thread(self._reread), self._config)
@@ -90,6 +93,11 @@ class ConsoleProcess:
                 return ""
             self._config = self._administration.config = config
             return "; ".join(await self._doors.follow(config))
+
+    async def _note_hand_edit(self) -> None:
+        """What a person has written is a version of its own; where that fails now, before the next edit."""
+        with contextlib.suppress(EditRefused, ConfigError, OSError, Busy):
+            await self._storage.run(Settings(self._config.directory).record_hand_edit)
 
     async def _beating(self) -> None:
         """Show the supervisor that the loop goes round."""

@@ -273,6 +273,18 @@ def test_what_is_confirmed_stays(begun: Begun) -> None:
         assert recipients(begun) == "RCPTMAX=500"
 
 
+def test_what_a_person_edits_is_a_version_of_its_own(begun: Begun) -> None:
+    file = begun.site.config / "mailserver.toml"
+    with begun.operator() as operator:
+        operator.ask("config set limits.recipients 500")
+        file.write_text(file.read_text().replace("recipients = 500", "recipients = 700 # enough"))
+        operator.ask("reload")
+        assert [one["front"] for one in operator.ask("config history")] == ["by hand", "control", "by hand"]
+        operator.ask("config set limits.received 300")
+        assert "recipients = 700 # enough\n" in file.read_text()
+        assert recipients(begun) == "RCPTMAX=700"
+
+
 def test_a_console_that_dies_forgets_no_change(begun: Begun) -> None:
     with begun.operator() as operator:
         operator.ask("config set limits.recipients 500 --confirm 4s")
