@@ -109,7 +109,7 @@ class Administration:
             _log_fault(error, record)
             raise _for(record.operator, error) from None
         record.leave("done")
-        return result if record.operator.of_server else without_places(result)
+        return result if record.operator.of_server else await self.pool.run(without_places, result)
 
     async def watch(
         self, operator: Operator, front: str, words: str, given: Mapping[str, object]
@@ -127,6 +127,7 @@ class Administration:
                 operation.run(Call(self, record.operator, front), **record.arguments)
             ) as values:
                 async for value in values:
+                    self._require_unchanged(record.operator)
                     yield value
         except Exception as error:
             _log_fault(error, record)
@@ -150,13 +151,18 @@ class Administration:
             return await operation.run(call, **arguments)
         return await self.pool.run(operation.run, call, **arguments)
 
+    def _require_unchanged(self, operator: Operator) -> None:
+        """A stream ends with the rights of who reads it."""
+        if self.operators.current(operator) != operator:
+            raise Forbidden(f"{operator.name} has other rights now")
+
     def _admit(self, record: Record, words: str, given: Mapping[str, object], *, stream: bool) -> Operation:
         """The operation, if the operator may; its arguments are in `record`. Raises Refused, Missing."""
         current = self.operators.current(record.operator)
         if current is None:
             raise Forbidden(f"{record.operator.name} is no operator any more")
         record.operator = operator = current
-        operation = record.operation = TABLE.get(words)
+        operation = record.operation = TABLE.get(words) if isinstance(words, str) else None
         if operation is None:
             raise Refused("no such command")
         if not operation.allows(operator.role):

@@ -157,7 +157,7 @@ class Operation:
         """The arguments as `run` takes them, from texts, numbers, truths and lists. Raises Refused."""
         unknown = given.keys() - {parameter.name for parameter in self.parameters}
         if unknown:
-            raise Refused(f"{self.words} knows no {min(unknown)!r}"[:200])
+            raise Refused(f"{self.words} knows no {next(iter(unknown))!r}"[:200])
         return {parameter.name: _read(parameter, given[parameter.name]) for parameter in self._present(given)}
 
     def _present(self, given: Mapping[str, object]) -> list[Parameter]:

@@ -7,6 +7,7 @@ that is wrong, guesses slowed by where they come from. Not here: what an operato
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,19 +22,21 @@ from mailserver.directory import Directory, Exists, Missing, Unavailable, User, 
 from mailserver.mail.address import Address
 from mailserver.mail.quota import Quota
 from mailserver.mta.authentication import Authenticator, Outcome
+from mailserver.mta.counts import Counts
 from mailserver.pool import Pool
 
 _PLACE = "operators.invalid"  # RFC 6761 §6.4: nobody's domain; here that of names without one
 
 
 class Operators:
-    """The operators of a configuration; `pool` is for hashing. Belongs to one event loop.
+    """The operators of a configuration; `pool` is for hashing, `counts` are guesses at all processes.
 
-    What looks at files is quick; adding, removing and new passwords block.
+    Belongs to one event loop. What looks at files is quick; adding, removing and new passwords block.
     """
 
-    def __init__(self, config: Config, pool: Pool) -> None:
+    def __init__(self, config: Config, pool: Pool, counts: Counts | None = None) -> None:
         self._pool = pool
+        self._counts = counts or Counts()
         self._files = OperatorFiles(os.path.join(config.directory, "operators"))
         self._users = Directory(config.domains)
         self._passwords = config.passwords
@@ -47,7 +50,9 @@ class Operators:
 
     def _made(self) -> Authenticator:
         accounts, rules = _Accounts(self._users, self._files), self._passwords
-        return Authenticator(accounts, self._pool, _PLACE, rules.upgrade, rules.failure_delay)
+        return Authenticator(
+            accounts, self._pool, _PLACE, rules.upgrade, rules.failure_delay, counts=self._counts
+        )
 
     # ---- who it is
 
@@ -75,7 +80,7 @@ class Operators:
         Else the one operator whose file names the account; None where there is none, or several.
         """
         if uid in (0, os.geteuid()):
-            return Operator("root" if uid == 0 else str(uid), Role.OWNER, uid=uid)
+            return Operator(_account_name(uid), Role.OWNER, uid=uid)
         try:
             found = [name for name in self._files.names() if self._is_account(name, uid)]
         except OSError as error:
@@ -185,6 +190,13 @@ class _Accounts:
         if address.domain != _PLACE:
             return self._users.set_password(address, password, expected=expected)
         return self._files.set_password(address.local, password, expected)
+
+
+def _account_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _entry(name: str, file: OperatorFile) -> OperatorEntry:

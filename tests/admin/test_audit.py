@@ -76,6 +76,9 @@ def test_what_was_refused_forbidden_or_does_not_exist(there, lines):
 
 def test_a_command_that_there_is_not_is_not_repeated(there, lines):
     with pytest.raises(Refused, match="no such command"):
+        there.perform(OWNER, ["whoami"])
+    lines.clear()
+    with pytest.raises(Refused, match="no such command"):
         there.perform(OWNER, SECRET)
     assert only(lines).endswith(" operation=unknown outcome=refused\n")
     assert SECRET not in "".join(lines)

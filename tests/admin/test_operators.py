@@ -9,12 +9,15 @@ import stat
 
 import pytest
 from administered import OWNER, PASSWORD, populated
+from msgspec.structs import replace
 
 from mailserver import maillog
 from mailserver.admin import operators
 from mailserver.admin.operators import Operators
 from mailserver.admin.refused import Refused
 from mailserver.admin.roles import NOWHERE, Operator, Role
+from mailserver.config.model import Passwords
+from mailserver.config.values import Duration
 from mailserver.directory import Exists, Malformed, Missing, Unavailable, passwords
 from mailserver.mta.authentication import Authenticator
 
@@ -200,6 +203,9 @@ def test_guesses_are_slowed_by_where_they_come_from(there, monkeypatch, logins):
     assert outcomes[-1] == "delayed"  # not even looked at
     assert asyncio.run(guarded.authenticate("dan", "guess", "192.0.2.2")) is None
     assert logins[-1][0] == "failed"  # elsewhere nobody waits for them
+    guarded.follow(replace(there.config, passwords=Passwords(failure_delay=Duration("1ms"))))
+    assert asyncio.run(guarded.authenticate("dan", "guess", "192.0.2.1")) is None
+    assert logins[-1][0] == "delayed"  # another configuration forgets nothing
 
 
 def test_a_new_password_counts_at_once(there):
@@ -229,7 +235,7 @@ def test_an_impossible_password_changes_nothing(there):
 
 
 def test_whom_an_account_is(there):
-    assert there.operators.of_uid(0).role is Role.OWNER
+    assert (there.operators.of_uid(0).name, there.operators.of_uid(0).role) == ("root", Role.OWNER)
     assert there.operators.of_uid(os.geteuid()).role is Role.OWNER
     assert there.operators.of_uid(54321) is None
     write(there, "web", f"{SHA}\nrole = help-desk\ndomains = a.test\naccount = 54321\n")

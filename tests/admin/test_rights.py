@@ -349,6 +349,21 @@ def test_a_removed_or_changed_operator_is_one_no_more_at_once(there):
         there.perform(dan, "whoami")
 
 
+def test_a_stream_ends_with_the_rights_of_who_reads_it(there):
+    there.operators.add("eve", "auditor", PASSWORD)
+    eve = asyncio.run(there.operators.authenticate("eve", PASSWORD, "192.0.2.1"))
+
+    async def watch():
+        values = there.administration.watch(eve, "test", "queue list --watch", {})
+        await anext(values)
+        there.operators.remove("eve")
+        there.queue("M5", "ann@a.test", "x@far.test")
+        with pytest.raises(Forbidden, match="eve has other rights now"):
+            await anext(values)
+
+    asyncio.run(watch())
+
+
 def test_a_disabled_or_removed_user_is_one_no_more_at_once(there):
     ann = asyncio.run(there.operators.authenticate("Ann@a.test", PASSWORD, "192.0.2.1"))
     assert (ann.name, ann.role, ann.address) == ("ann@a.test", Role.USER, Address("ann", "a.test"))
