@@ -53,7 +53,7 @@ class ConsoleProcess:
         self._hashing = Pool("hash", threads=1, waiting=64)
         self._storage = Pool("operations", threads=4, waiting=256)
         self._server = RunningServer(grounds, self._connections, self._storage, self.follow)
-        operators = Operators(config, self._hashing)
+        operators = Operators(config, self._hashing, grounds.shared.counts)
         self._administration = Administration(config, self._server, self._storage, operators)
         desk = FrontDesk(self._administration, operators, lambda: self._config.console, self._connections)
         self._doors = Doors(desk, grounds.certificates, grounds.shared.inherited)
