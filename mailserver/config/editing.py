@@ -194,7 +194,10 @@ class Settings:
         first = {key: candidates[0] for key, candidates in meant.items()}
         wrong = {problem.key for problem in self._problems(layout.append(before, table, first))}
         return {
-            key: found[-1] if f"{table}[{index}].{key}" in wrong else found[0] for key, found in meant.items()
+            key: found[-1]
+            if f"{table}[{index}].{key}" in wrong and not isinstance(found[0], str)
+            else found[0]
+            for key, found in meant.items()
         }
 
     def _proven(self, before: str, after: str, intended: Mapping[str, Any]) -> str:

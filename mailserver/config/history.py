@@ -25,6 +25,7 @@ KEPT = 1000
 LOCK_PATIENCE = 10.0  # seconds
 
 _MARK = b"#: "
+_LONGEST_LINE = 64 * 1024
 _NUMBERED = re.compile(r"([1-9]\d{0,9})\.toml")
 
 
@@ -67,6 +68,7 @@ class History:
         try:
             files.inherit_owner(fd, self.directory)
             _lock(fd)
+            self._sweep()
             yield
         finally:
             os.close(fd)
@@ -81,15 +83,18 @@ class History:
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
-        return [Version(number, *_values(self._load(number)[0])) for number in self.numbers()]
+        return [Version(number, *_values(_about(self._path(number)))) for number in self.numbers()]
 
     def text(self, number: int) -> bytes:
         """The file as it was in a version. Raises HistoryError."""
-        return self._load(number)[1]
+        try:
+            return _text(self._path(number))
+        except FileNotFoundError:
+            raise HistoryError(f"no version {number}") from None
 
     def front(self, number: int) -> str:
-        """By which front end a version was made. Raises HistoryError."""
-        return self._load(number)[0].front
+        """By which front end a version, which there is, was made."""
+        return _about(self._path(number)).front
 
     def latest(self) -> tuple[int, bytes]:
         """Number and text of the last version; 0 and nothing where there is none."""
@@ -110,7 +115,7 @@ class History:
     def intended(self) -> bytes | None:
         """The text that was about to be put in place, if nothing became of that yet."""
         try:
-            return _read(self._next)[1]
+            return _text(self._next)
         except FileNotFoundError:
             return None
 
@@ -129,11 +134,11 @@ class History:
     def _path(self, number: int) -> str:
         return os.path.join(self.directory, f"{number}.toml")
 
-    def _load(self, number: int) -> tuple[About, bytes]:
-        try:
-            return _read(self._path(number))
-        except FileNotFoundError:
-            raise HistoryError(f"no version {number}") from None
+    def _sweep(self) -> None:
+        """What a killed process has left half-written."""
+        for name in os.listdir(self.directory):
+            if name.startswith(".tmp-"):
+                os.unlink(os.path.join(self.directory, name))
 
     def _prune(self, latest: int) -> None:
         for number in self.numbers():
@@ -152,15 +157,21 @@ def _lock(fd: int) -> None:
             time.sleep(0.02)
 
 
-def _read(path: str) -> tuple[About, bytes]:
-    """A version's file; where a person has taken its first line away, all of it is the text."""
+def _about(path: str) -> About:
+    """What the first line says; nothing where a person has changed it."""
     with open(path, "rb") as file:
-        data = file.read()
-    head, _, text = data.partition(b"\n")
+        line = file.readline(_LONGEST_LINE)
     try:
-        return msgspec.json.decode(head.removeprefix(_MARK), type=About), text
+        return msgspec.json.decode(line.removeprefix(_MARK), type=About)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return About("", "", "", ""), data
+        return About("", "", "", "")
+
+
+def _text(path: str) -> bytes:
+    """What follows the first line."""
+    with open(path, "rb") as file:
+        file.readline()
+        return file.read()
 
 
 def _values(about: About) -> tuple[str, str, str, str]:

@@ -98,6 +98,7 @@ def assert_consistent(directory: Path) -> str:
     assert settings.diff(len(settings.history())) == ""
     assert told(directory) == [(1, BY_HAND), (2, "telnet")][: 2 if text == NEW else 1]
     assert set(os.listdir(directory)) == {"mailserver.toml", ".history"}
+    assert all(not name.startswith(".") for name in os.listdir(directory / ".history"))
     return text
 
 
@@ -198,6 +199,19 @@ def test_a_person_who_does_not_stop_writing(tmp_path: Path, monkeypatch: pytest.
         edit(directory, 60.0)
     assert file.read_text() == OLD + "# 0\n# 2\n# 4\n"
     assert Settings(str(directory)).pending() is None
+
+
+def test_a_person_who_writes_while_his_change_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = made(tmp_path, "x")
+    file = directory / "mailserver.toml"
+    edit(directory, 60.0)
+    writing(monkeypatch, file, {0: "# mine\n"})
+    done = restore_unconfirmed(str(directory))
+    assert done is not None and done.by_hand
+    assert file.read_text() == NEW + "# mine\n"
+    assert told(directory) == [(1, BY_HAND), (2, "telnet"), (3, BY_HAND)]
 
 
 def test_a_persons_file_that_a_kill_left_aside_comes_back(
