@@ -16,7 +16,7 @@ import msgspec
 from mailserver.admin.refused import Refused
 
 CONNECT = 60.0  # seconds to wait for a server that is busy
-LINE = 1 << 20  # octets of a line of an answer
+LINE = 16 << 20  # octets of a line of an answer
 
 
 def path_of(maildirs: str) -> str:

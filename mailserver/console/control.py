@@ -68,6 +68,7 @@ class Control(asyncio.StreamReaderProtocol):
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._task.add_done_callback(self._bury)  # also of a task that was cancelled before it began
         self._desk.connections.add(self)
 
     def eof_received(self) -> bool:
@@ -97,6 +98,10 @@ class Control(asyncio.StreamReaderProtocol):
         """End now."""
         self._writer.transport.abort()
 
+    def _bury(self, _: asyncio.Task[None]) -> None:
+        self._writer.close()
+        self._desk.connections.discard(self)
+
     def _break_off(self) -> None:
         self._ending = True
         if self._task is not None and not self._at_work:
@@ -107,6 +112,7 @@ class Control(asyncio.StreamReaderProtocol):
     async def _serve(self) -> None:
         try:
             if self._operator is None:
+                await self._next()  # or he would be cut off while he still speaks
                 await self._say({"refused": "this account of the machine is no operator's"})
             else:
                 await self._converse(self._operator)
@@ -115,9 +121,6 @@ class Control(asyncio.StreamReaderProtocol):
         except Exception as error:
             maillog.fault("session-failed", error, peer=self._peer.address)
             self._writer.transport.abort()
-        finally:
-            self._writer.close()
-            self._desk.connections.discard(self)
 
     async def _converse(self, operator: Operator) -> None:
         while not self._ending and (line := await self._next()):

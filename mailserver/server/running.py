@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -29,6 +32,8 @@ from mailserver.server.events import Events
 from mailserver.server.inside import Inside, Question, Reply, decode_reply, number_of, session_entry
 from mailserver.server.worker import Grounds
 from mailserver.transport.connections import Connections
+
+T = TypeVar("T")
 
 PATIENCE = 3.0  # seconds for a worker
 LONGEST = 120.0  # seconds for the supervisor: workers of two families may have to say a word
@@ -61,9 +66,9 @@ class RunningServer:
         self._numbers = itertools.count(int(time.time() * 1000) << 8)  # answers to a console before: nobody's
         self._waiting: dict[int, asyncio.Future[Told]] = {}
         self._tasks: set[asyncio.Task[str]] = set()
-        self._counted = (0, 0)
-        self._counted_at = -FRESH
-        self._counting = asyncio.Lock()
+        self._look_at_queue = Look(partial(pool.run, _count, self._spool), FRESH)
+        self._look_at_sessions = Look(self._all_sessions)
+        self._look_at_counters = Look(self._all_counters)
 
     def start(self) -> None:
         """Hear the supervisor, on the running loop."""
@@ -104,6 +109,9 @@ class RunningServer:
         await self._tell("drain" if drain else "stop")
 
     async def sessions(self) -> list[SessionEntry]:
+        return await self._look_at_sessions()
+
+    async def _all_sessions(self) -> list[SessionEntry]:
         found = await asyncio.gather(*map(self._sessions, self._sockets.all().items()))
         here = map(session_entry, self._connections)
         return [session for sessions in (*found, here) for session in sessions]
@@ -143,7 +151,7 @@ class RunningServer:
             return None
 
     async def status(self) -> ServerStatus:
-        queued, deferred = await self._count_queue()
+        queued, deferred = await self._look_at_queue()
         numbers = await self._pool.run(self._history.numbers)
         return ServerStatus(
             version=__version__,
@@ -156,15 +164,10 @@ class RunningServer:
             configuration=max(numbers, default=0),
         )
 
-    async def _count_queue(self) -> tuple[int, int]:
-        """All entries, and those whose time has not come; many who ask at once share one look."""
-        async with self._counting:
-            if time.monotonic() - self._counted_at >= FRESH:
-                self._counted = await self._pool.run(_count, self._spool)
-                self._counted_at = time.monotonic()
-            return self._counted
-
     async def counters(self) -> dict[str, int]:
+        return await self._look_at_counters()
+
+    async def _all_counters(self) -> dict[str, int]:
         workers = self._sockets.all().items()
         replies = await asyncio.gather(*(self._ask(*worker, Question("counters")) for worker in workers))
         total = Counter(maillog.counters())
@@ -183,7 +186,32 @@ class RunningServer:
             raise Refused("the queue does not answer; the server may be starting or stopping") from None
 
 
+class Look(Generic[T]):
+    """Something that is looked up for operators, once for all who ask while a look is under way.
+
+    What they get was begun after they asked, or at most `fresh` seconds before.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[T]], fresh: float = 0.0) -> None:
+        self._look = look
+        self._fresh = fresh
+        self._lock = asyncio.Lock()
+        self._begun = -math.inf
+        self._found: T | None = None
+
+    async def __call__(self) -> T:
+        """Raises what `look` raises."""
+        asked = time.monotonic()
+        async with self._lock:
+            if self._found is None or self._begun < asked - self._fresh:
+                begun = time.monotonic()
+                self._found = await self._look()
+                self._begun = begun
+            return self._found
+
+
 def _count(spool: Spool) -> tuple[int, int]:
+    """Entries of the queue, and how many of them have to wait."""
     now = time.time()
     queued = deferred = 0
     for _, due in _ids(spool):

@@ -51,7 +51,7 @@ upgrade = false
 """
 LIMITS = "[limits]\nconnections_per_address = 0\n"
 # What no input may ever bring about; `loop.unforeseen` is logged as unforeseen too.
-_BUGS = re.compile(r"event=(unforeseen|session-failed|worker-failed)\b.*")
+_BUGS = re.compile(r"event=(unforeseen|session-failed|operation-failed|worker-failed|console-failed)\b.*")
 
 
 class Server:
@@ -194,6 +194,10 @@ class Server:
     def resident(self, kind: str = "VmRSS") -> int:
         """Octets in memory, what processes share counted in each: VmRSS now, VmHWM at most since `forget_peak`."""
         return sum(_resident(pid, kind) for pid in self._processes)
+
+    def resident_of(self, pid: int) -> int:
+        """Octets in memory of one process."""
+        return _resident(pid, "VmRSS")
 
     def forget_peak(self) -> None:
         for pid in self._processes:
