@@ -25,6 +25,7 @@ from mailserver.queue.runner import Limits, Runner, steady_clock
 from mailserver.server.services import Factory, Services
 from mailserver.transport.resolver import DnsResolver
 
+LATELY = 60.0  # seconds since the last new entry for which the queue's worker counts as busy
 TURN = 0.1  # seconds between looks whether the queue's worker before us has ended
 LINES = 64 * 1024  # octets of ids read at once
 
@@ -60,6 +61,11 @@ class Outgoing:
         self._nudges = nudges
         self._lock_file = lock_file
         self._policies_file = policies_file
+        self._heard = -LATELY
+
+    def is_carrying(self) -> bool:
+        """Whether mail that leaves has come in lately, so that this process has other work than sessions."""
+        return asyncio.get_running_loop().time() < self._heard + LATELY
 
     async def run(self, begun: Callable[[Factory], None]) -> None:
         """Run the queue until cancelled, and leave unfinished work to the disk.
@@ -83,6 +89,7 @@ class Outgoing:
             await ways.close()
 
     def _hear(self, runner: Runner) -> None:
+        self._heard = asyncio.get_running_loop().time()
         for entry_id in self._nudges.heard():
             runner.submit(entry_id)
 

@@ -137,7 +137,16 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR2, self._retire.set)
         loop.add_signal_handler(signal.SIGUSR1, maillog.reopen)
+        self._outgoing = Outgoing(
+            grounds.config,
+            self._services,
+            grounds.shared.nudges,
+            grounds.state.queue_lock_file,
+            grounds.state.policies_file,
+        )
         for listener in listeners.values():
+            if self._first and grounds.workers > 1:
+                listener.defers = self._outgoing.is_carrying
             listener.start()
         inside = self._open_inside()
         ready()
@@ -173,16 +182,9 @@ class Worker:
     async def _relaying(self) -> None:
         """Run the queue, and hear operators where it runs; begun anew should it ever fail."""
         grounds = self._grounds
-        outgoing = Outgoing(
-            grounds.config,
-            self._services,
-            grounds.shared.nudges,
-            grounds.state.queue_lock_file,
-            grounds.state.policies_file,
-        )
         while True:
             try:
-                await outgoing.run(self._hear_operators)
+                await self._outgoing.run(self._hear_operators)
             except Exception as error:
                 maillog.event("queue-failed", error=type(error).__name__)
             finally:

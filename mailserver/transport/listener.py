@@ -28,6 +28,7 @@ from mailserver.transport.tls import Certificates
 __all__ = ["Gate", "Limits", "Listener", "Network", "Peer", "reason_of"]
 
 BURST = 64  # connections accepted before other sessions have their turn
+DEFER = 0.005  # seconds for which a process with other work leaves a connection to those without
 RETRY = 0.25  # seconds without accepting after descriptors or memory ran out
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -86,7 +87,8 @@ class Listener:
     """Connections at one endpoint. `open()` binds and needs no loop; `start()` begins to accept.
 
     `factory(peer)` makes the protocol of a connection; `certificates` are needed where the endpoint has TLS;
-    `refusal` is what a client over the limits is told, where it can be told in clear.
+    `refusal` is what a client over the limits is told, where it can be told in clear. `defers`, which may be
+    set, tells whether other processes that accept here should have the first chance now.
     """
 
     def __init__(
@@ -110,9 +112,10 @@ class Listener:
         self._proxy_from = tuple(proxy_from)
         self._refusal = b"" if endpoint.tls else refusal
         self._made: tuple[int, int] | None = None  # device and inode of our socket file
+        self.defers: Callable[[], bool] = lambda: False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepting = False
-        self._starved: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._complained = False
         self._beginning: set[asyncio.Task[None]] = set()
 
@@ -174,20 +177,34 @@ class Listener:
     # ---- accepting
 
     def _watch(self) -> None:
-        self._starved = None
+        self._later = None
         if self._loop is not None and self._accepting:
             for sock in self.sockets:
                 self._loop.add_reader(sock, self._accept, sock, int(sock.family))
 
     def _stop_watching(self) -> None:
-        if self._starved is not None:
-            self._starved.cancel()
-            self._starved = None
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._loop is not None:
             for sock in self.sockets:
                 self._loop.remove_reader(sock)
 
     def _accept(self, listening: socket.socket, family: int) -> None:
+        if self.defers():
+            self._stop_watching()
+            assert self._loop is not None
+            self._later = self._loop.call_later(DEFER, self._take_rest)
+        else:
+            self._take(listening, family)
+
+    def _take_rest(self) -> None:
+        """Accept what nobody else wanted."""
+        self._watch()
+        for sock in self.sockets:
+            self._take(sock, int(sock.family))
+
+    def _take(self, listening: socket.socket, family: int) -> None:
         for _ in range(BURST):
             try:
                 accepted, address = listening.accept()
@@ -205,7 +222,7 @@ class Listener:
         """EMFILE and its like: the connection stays in the queue, so watching it would spin."""
         self._stop_watching()
         assert self._loop is not None
-        self._starved = self._loop.call_later(RETRY, self._watch)
+        self._later = self._loop.call_later(RETRY, self._watch)
         maillog.count("connection.accept-failed")
         if not self._complained:
             self._complained = True

@@ -215,6 +215,29 @@ def test_pause_and_resume(run, listening):
     run(main())
 
 
+def test_who_has_other_work_lets_others_go_first(run, listening):
+    async def main():
+        with listening("tcp:127.0.0.1:0", Telling) as busy:
+            busy.defers = lambda: True
+            other = Listener(busy.endpoint, Telling, gate=busy.gate)
+            other.take_over(busy)
+            other.start()
+            writers = []
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", busy.port)
+                await told(reader)
+                writers.append(writer)
+            assert (busy.connections, other.connections) == (0, 3)
+            other.leave()
+            reader, writer = await asyncio.open_connection("127.0.0.1", busy.port)
+            assert await told(reader), "nobody else wanted it"
+            assert (busy.connections, other.connections) == (1, 3)
+            for each in (writer, *writers):
+                await closed(each)
+
+    run(main())
+
+
 def test_close_ends_listening_but_not_sessions(run, listening):
     async def main():
         with listening("tcp:127.0.0.1:0", Telling) as listener:
