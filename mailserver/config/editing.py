@@ -228,6 +228,8 @@ def _told() -> Iterator[None]:
         yield
     except (UnknownKey, LayoutError, NotProven, HistoryError) as error:
         raise EditRefused(str(error)) from None
+    except UnicodeEncodeError:
+        raise EditRefused("expected UTF-8 text") from None
     except TOMLKitError:
         raise EditRefused("this place of the file cannot be edited by machine") from None
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from mailserver.config.model import Settings
+from mailserver.config.statements import Path
 
 _AT = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>.*)`")
@@ -27,8 +28,6 @@ _WORDS = {
     "Expected `array`": "expected [[a list of tables]]",
     "Expected `object`": "expected a [table]",
 }
-
-Path = tuple[str | int, ...]
 
 
 class Finding(NamedTuple):

@@ -17,9 +17,8 @@ from msgspec import Struct
 
 from mailserver.config.explain import kinds
 from mailserver.config.model import Settings
+from mailserver.config.statements import LayoutError, Path
 from mailserver.config.values import EndpointText
-
-Path = tuple[str | int, ...]
 
 NAMED_BY = {"listener": "endpoint", "relay": "name"}
 _FORM = re.compile(r"(?P<table>[a-z0-9_]+)(?:\[(?P<name>.+)\])?(?:\.(?P<key>[a-z0-9_]+))?", re.DOTALL)
@@ -124,11 +123,18 @@ def _name(table: str, one: Mapping[str, Any]) -> str:
 
 
 def candidates(text: str) -> list[Any]:
-    """What a value given as text may mean, in the order of preference: TOML, or a bare word."""
+    """What a value given as text may mean, in the order of preference: TOML, or a bare word.
+
+    What begins with a quote or bracket is TOML, or wrong. Raises LayoutError.
+    """
     try:
         document = tomllib.loads(f"value = {text}\n")
     except (tomllib.TOMLDecodeError, RecursionError):
-        return [text]
+        document = {}
+    if text[:1] in ('"', "'", "[", "{"):
+        if len(document) != 1:
+            raise LayoutError("a value that begins with a quote or bracket is TOML, and this is none")
+        return [document["value"]]
     return [document["value"], text] if len(document) == 1 else [text]
 
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from mailserver.config.explain import Path, finding, unknown
+from mailserver.config.explain import finding, unknown
 from mailserver.config.model import Config, Listener, Relay, Settings
+from mailserver.config.statements import Path
 from mailserver.config.values import DomainName, PathText
 from mailserver.transport.endpoint import parse as parse_endpoint
 

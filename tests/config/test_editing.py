@@ -110,6 +110,12 @@ def test_relays(file: Path, settings: Settings) -> None:
         ("limits.received\nx", "5", "expected a key"),
         ("limits.received", "101 # x\nx = 5", "limits.received: expected a whole number"),
         ("hostname", "a" * 5000, "hostname: expected a domain name"),
+        ("relay[out].user", "caf\udce9", "no relay out"),
+        ("maildirs", "caf\udce9", "expected"),
+        ("maildirs", '"a\\u0000b"', "maildirs: expected a path"),
+        ("maildirs", '"a', "is TOML, and this is none"),
+        ("maildirs", '"a" # b\nc = 1', "is TOML, and this is none"),
+        ("queue.retry", '["5m"', "is TOML, and this is none"),
         ("listener[tcp:127.0.0.1:2525].protocol", "imap", r'listener\[0\].protocol: expected "smtp"'),
     ],
 )
