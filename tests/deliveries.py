@@ -1,13 +1,14 @@
-"""Deliveries for couriers to carry, and the letters in them."""
+"""Deliveries for couriers to carry, the letters in them, and what came of them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mailserver.mail.address import parse_mailbox
 from mailserver.mail.envelope import Recipient
-from mailserver.queue.courier import Delivery, Route
+from mailserver.queue.courier import Delivery, Outcome, Route
 
 LETTER = b"From: a@here.test\nTo: ann@there.test\nSubject: hello\n\nfirst line\n.\n..two dots\nlast line\n"
 
@@ -35,3 +36,8 @@ def delivery(
         content=lambda: os.open(path, os.O_RDONLY),
         **more,  # type: ignore[arg-type]
     )
+
+
+def kinds(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """What came of each recipient: the kind, and the enhanced status."""
+    return [(outcome.kind.value, outcome.status) for outcome in outcomes]
