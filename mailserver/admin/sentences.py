@@ -47,6 +47,18 @@ def _removed_domain(given: Given, result: Any) -> list[str]:
     return [f"{result['domain']} removed, and {number(len(result['users']), 'user')}"]
 
 
+def _edited(given: Given, result: Any) -> list[str]:
+    """What became of a change of the configuration, and what is still to be done."""
+    if not result["changed"]:
+        return ["it is so already"]
+    if result["needs_restart"]:
+        return [f"written; counts after a restart: {', '.join(result['needs_restart'])}"]
+    lines = [f"version {result['number']} of the configuration is in force"]
+    if given.get("confirm"):
+        lines.append(f"it goes back in {given['confirm']} unless you say: config confirm")
+    return lines
+
+
 def _messages(done: str, key: str = "done") -> Callable[[Given, Any], list[str]]:
     return lambda given, result: [f"{number(result[key], 'message')} {done}"]
 
@@ -55,6 +67,17 @@ def _about(text: str) -> Callable[[Given, Any], list[str]]:
     """A sentence made of what was given and what came of it."""
     return lambda given, result: [text.format_map({**given, **(result if isinstance(result, dict) else {})})]
 
+
+def _whose(given: Given) -> str:
+    """Users do not name themselves."""
+    return f" of {given['address']}" if "address" in given else ""
+
+
+_EDITS = (
+    *(f"config {verb}" for verb in ("set", "unset", "rollback")),
+    *(f"listener {verb}" for verb in ("add", "pause", "resume", "remove")),
+    *(f"relay {verb}" for verb in ("add", "remove")),
+)
 
 _DONE: dict[str, Callable[[Given, Any], list[str]]] = {
     "domain add": _about("{domain} added; give it users with `user add`"),
@@ -72,6 +95,8 @@ _DONE: dict[str, Callable[[Given, Any], list[str]]] = {
     "queue drop": _messages("removed for good"),
     "operator passwd": _about("password of {name} set"),
     "operator remove": _about("{name} removed"),
+    **dict.fromkeys(_EDITS, _edited),
+    "config confirm": _about("confirmed: it stays"),
     "session close": _about("session {id} told to end"),
     "reload": _about("the server serves with what the files say"),
     "drain": _about("the server stops when its sessions have ended"),
@@ -93,7 +118,7 @@ _ASKED: dict[str, Callable[[Given], str]] = {
     "user remove": lambda given: f"Remove {given['address']} and {given.get('mail', 'keep')} the mail?",
     "alias remove": lambda given: f"Remove {given['address']}?",
     "operator remove": lambda given: f"Remove the operator {given['name']}?",
-    "trash purge": lambda given: f"Remove deleted messages of {given['address']} for good?",
+    "trash purge": lambda given: f"Remove deleted messages{_whose(given)} for good?",
     "queue drop": lambda given: f"Remove {_which(given)} of the queue for good?",
     "stop": lambda given: "Stop the server?",
     "drain": lambda given: "Stop the server when its sessions have ended?",

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
+import msgspec
+
 from mailserver import __version__, maillog
 from mailserver.admin import phrases
 from mailserver.admin.completion import complete
@@ -19,6 +21,7 @@ from mailserver.admin.operation import Parameter
 from mailserver.admin.phrases import Phrase
 from mailserver.admin.refused import Refused, told
 from mailserver.admin.roles import Operator, Role
+from mailserver.admin.sentences import outcome, question
 from mailserver.console import manhole, tables
 from mailserver.console.desk import FrontDesk
 from mailserver.console.terminal import Interrupted, Terminal
@@ -199,8 +202,8 @@ class _Phrases:
         return True
 
     async def _is_sure(self, phrase: Phrase) -> bool:
-        asked = phrases.render(phrase.operation, phrase.given, self._operator.role)
-        self._terminal.say(tables.folded(f"This cannot be taken back: {asked}", self._terminal.window))
+        asked = question(phrase.operation.words, phrase.given)
+        self._terminal.say(tables.folded(tables.plain(asked), self._terminal.window))
         return (await self._terminal.ask("Type yes to go on: ")).strip() == "yes"
 
     async def _perform(self, phrase: Phrase) -> None:
@@ -211,7 +214,10 @@ class _Phrases:
         except Exception as error:
             self._terminal.say([told(error)])
             return
-        for page in tables.pages(result, self._terminal.window):
+        words, window = phrase.operation.words, self._terminal.window
+        done = outcome(words, phrase.given, msgspec.to_builtins(result)) if phrase.operation.changes else []
+        said = [part for line in done for part in tables.folded(tables.plain(line), window)]
+        for page in [said] if said else tables.pages(result, window):
             self._terminal.say(page)
             await self._terminal.flush()
 
