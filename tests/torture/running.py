@@ -127,6 +127,10 @@ class Server:
         return (self.config.parent / "stderr").read_text(errors="replace")[-2000:]
 
     @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
     def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
         return self._process

@@ -19,41 +19,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-import serving
-from remote_host import STALL, RemoteHost, Taken
+from remote_host import RemoteHost, Taken
 from torture.clients import Mail, Smtp, whole_id
 from torture.figures import SCALE, report
+from torture.relaying import SENDER, Relaying, arrived, drained, relaying
 from torture.running import Server
 
 KILLS = 10 * SCALE
 SENDERS = 8
-DRAIN_SECONDS = 60.0
-SENDER = "user0@example.test"
-SETTINGS = """
-[[listener]]
-protocol = "submission"
-endpoint = "unix:{socket}"
-
-[[listener]]
-protocol = "submission"
-endpoint = "tls:127.0.0.1:{tls}"
-
-[submission]
-messages_per_hour = 0
-messages_per_day = 0
-"""
-RELAY = """
-[[relay]]
-name = "{name}"
-hosts = ["127.0.0.1:{port}"]
-tls = "opportunistic"
-connections = 20
-{whose}
-"""
-# Where the smarthost is, or the client, when the server is killed.
-STEPS = ("greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "content", "end")
-OFFERS = "250-remote.test\n250-SIZE 1000000\n250 STARTTLS"
-SENT = ("MAIL", "RCPT", "DATA", "half", "all but the dot")
 
 
 class Load:
@@ -107,13 +80,6 @@ class Load:
                 assert reply[:1] == b"4", reply
 
 
-def arrived(message: Taken) -> str:
-    """The id of a message as the smarthost has it, which has to be whole."""
-    mail_id = whole_id(message.wire.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n."))
-    assert mail_id, f"the smarthost got a torn message:\n{message.wire[:300]!r}"
-    return mail_id
-
-
 class Arrivals:
     """What the smarthost acknowledged: for each message the lives of the server that sent it, in order."""
 
@@ -153,26 +119,24 @@ class Arrivals:
 
 
 def test_no_acknowledged_message_is_lost_on_its_way(tmp_path: Path) -> None:
-    ports = serving.Ports()
-    smarthost, tls, socket = ports.take(), ports.take(), tmp_path / "submission"
-    relay = RELAY.format(name="smarthost", port=smarthost, whose="default = true")
-    server = Server(tmp_path, more=SETTINGS.format(socket=socket, tls=tls) + relay)
     arrivals = Arrivals()
 
-    async def torture(seed: int) -> Load:
+    async def torture(run: Relaying, seed: int) -> Load:
         chance = random.Random(seed)
         load = None
-        revive = server.start
+        server = run.server
+        revive: Callable[[], object] = server.start
         for number in range(KILLS):
-            async with RemoteHost(wants_port=smarthost) as host:
+            async with RemoteHost(wants_port=run.smarthosts["smarthost"]) as host:
                 await asyncio.to_thread(revive)
-                load = load or Load([socket, tls], seed)
+                load = load or Load([run.socket, run.tls], seed)
                 await asyncio.sleep(chance.uniform(0.1, 1.0))
                 load.check()
                 revive = kill(server, whole=number % 3 < 2)
                 ended = time.monotonic()
             arrivals.life_ended(host.messages, server.queued(), ended)
-        async with RemoteHost(wants_port=smarthost) as host:
+        assert load
+        async with RemoteHost(wants_port=run.smarthosts["smarthost"]) as host:
             await asyncio.to_thread(revive)
             await load.stop()
             await drained(server)
@@ -181,15 +145,8 @@ def test_no_acknowledged_message_is_lost_on_its_way(tmp_path: Path) -> None:
 
     seed = random.randrange(1 << 32)
     print("seed", seed)
-    try:
-        load = asyncio.run(torture(seed))
-        server.stop()
-    finally:
-        if server.process.poll() is None:
-            server.kill()
-        ports.close()
-    server.assert_no_bugs()
-    assert server.staged() == []
+    with relaying(tmp_path, {"smarthost": "default = true"}) as run:
+        load = asyncio.run(torture(run, seed))
     judge(load, arrivals)
 
 
@@ -199,14 +156,6 @@ def kill(server: Server, *, whole: bool) -> Callable[[], object]:
         return server.kill_workers()
     server.kill()
     return server.start
-
-
-async def drained(server: Server) -> None:
-    """Wait until the queue is empty."""
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while left := server.queued():
-        assert time.monotonic() < deadline, f"{len(left)} messages were not sent again"
-        await asyncio.sleep(0.05)
 
 
 def judge(load: Load, arrivals: Arrivals) -> None:
@@ -230,71 +179,3 @@ def judge(load: Load, arrivals: Arrivals) -> None:
     for mail_id, recipients in load.answered.items():
         assert arrivals.recipients[mail_id] == recipients
     assert twice <= len(window)
-
-
-def test_killed_at_every_step(tmp_path: Path) -> None:
-    """A smarthost for each step, which stalls there; and clients who have come so far with their message."""
-    ports = serving.Ports()
-    smarthosts, socket = {step: ports.take() for step in STEPS}, tmp_path / "submission"
-    relays = "".join(
-        RELAY.format(name=step, port=port, whose=f'recipient_domains = ["{step.lower()}.test"]')
-        for step, port in smarthosts.items()
-    )
-    server = Server(tmp_path, more=SETTINGS.format(socket=socket, tls=ports.take()) + relays)
-    mails = {step: Mail.make(300_000) for step in STEPS}
-
-    async def submit() -> None:
-        async with await Smtp.connect(socket) as client:
-            await client.hello()
-            for step, mail in mails.items():
-                reply = await client.deliver(mail, [f"x@{step.lower()}.test"], sender=SENDER)
-                assert reply[:3] == b"250", reply
-
-    async def unfinished(step: str) -> Smtp:
-        client = await Smtp.connect(socket)
-        await client.hello()
-        wire = Mail.make(300_000).stuffed
-        for line in ("MAIL FROM:<" + SENDER + ">", "RCPT TO:<x@end.test>", "DATA")[: SENT.index(step) + 1]:
-            assert (await client.command(line.encode()))[:1] in (b"2", b"3")
-        if step in SENT[3:]:
-            await client.send(wire[: len(wire) // 2] if step == "half" else wire.removesuffix(b".\r\n"))
-        return client
-
-    async def torture() -> None:
-        async with contextlib.AsyncExitStack() as life:
-            stalling = [
-                await life.enter_async_context(
-                    RemoteHost({"EHLO": OFFERS, step: STALL}, wants_port=smarthosts[step])
-                )
-                for step in STEPS
-            ]
-            await asyncio.to_thread(server.start)
-            await submit()
-            for step in SENT:
-                await life.enter_async_context(await unfinished(step))
-            async with asyncio.timeout(DRAIN_SECONDS):
-                for host in stalling:
-                    await host.stalling()
-            server.kill()
-        assert {whole_id(file.read_bytes()) for file in server.queued()} == {
-            mail.id for mail in mails.values()
-        }
-        async with contextlib.AsyncExitStack() as life:
-            taking = {
-                step: await life.enter_async_context(RemoteHost(wants_port=port))
-                for step, port in smarthosts.items()
-            }
-            await asyncio.to_thread(server.start)
-            await drained(server)
-            for step, host in taking.items():
-                assert [arrived(message) for message in host.messages] == [mails[step].id]
-
-    try:
-        asyncio.run(torture())
-        server.stop()
-    finally:
-        if server.process.poll() is None:
-            server.kill()
-        ports.close()
-    server.assert_no_bugs()
-    assert server.staged() == []
