@@ -159,7 +159,10 @@ class QueueResult(Struct, frozen=True):
 
 
 class RelayEntry(Struct, frozen=True):
-    """A relay and which mail takes it; `senders` are addresses and domains, `recipients` domains."""
+    """A relay and which mail takes it; `senders` are addresses and domains, `recipients` domains.
+
+    `trouble`: what an operator must put right before its hosts take mail, empty if nothing is known.
+    """
 
     name: str
     hosts: tuple[str, ...]
@@ -169,6 +172,7 @@ class RelayEntry(Struct, frozen=True):
     senders: tuple[str, ...]
     recipients: tuple[str, ...]
     default: bool
+    trouble: str
 
 
 class RelayStep(Struct, frozen=True):

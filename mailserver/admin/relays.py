@@ -5,7 +5,7 @@ Not here: settings (`config`), the visit itself (`delivery.doctor`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from mailserver.admin.entries import RelayEntry, RelayStep
 from mailserver.delivery import doctor
@@ -19,8 +19,8 @@ from mailserver.pool import Pool
 _PATIENCE = Limits(connect=10.0, tls=15.0, greeting=30.0)
 
 
-def list_relays(relays: Iterable[Relay]) -> list[RelayEntry]:
-    """All relays, in the order of the configuration."""
+def list_relays(relays: Iterable[Relay], troubles: Mapping[str, str]) -> list[RelayEntry]:
+    """All relays, in the order of the configuration; `troubles` by their names."""
     return [
         RelayEntry(
             relay.name,
@@ -31,6 +31,7 @@ def list_relays(relays: Iterable[Relay]) -> list[RelayEntry]:
             relay.senders,
             relay.recipients,
             relay.default,
+            troubles.get(relay.name, ""),
         )
         for relay in relays
     ]

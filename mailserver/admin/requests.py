@@ -6,7 +6,7 @@ Not here: how the queue obeys (`queue.desk`, `still_queue`), how words are carri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -20,11 +20,11 @@ from mailserver.queue.spool import Missing
 LISTED = 1000  # entries of one answer
 COMMANDED = 100  # ids of one request
 
-Verb = Literal["list", "show", "retry", "hold", "release", "drop"]
+Verb = Literal["list", "show", "troubles", "retry", "hold", "release", "drop"]
 
 
 class Request(Struct, frozen=True):
-    """What is asked of the queue: entries after an id, or something for the entries with `ids`."""
+    """What is asked of the queue: entries after an id, relays' troubles, something for entries with `ids`."""
 
     verb: Verb
     ids: tuple[str, ...] = ()
@@ -32,10 +32,14 @@ class Request(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What came of a request; `refused` is why nothing did, `missing` are ids that are not there."""
+    """What came of a request; `refused` is why nothing did, `missing` are ids that are not there.
+
+    `troubles` tells by relay what an operator must put right.
+    """
 
     listed: tuple[QueueEntry, ...] = ()
     shown: QueueDetails | None = None
+    troubles: dict[str, str] = {}
     done: int = 0
     missing: tuple[str, ...] = ()
     refused: str = ""
@@ -47,6 +51,8 @@ class Desk(Protocol):
     def listing(self, most: int, after: str = "") -> Awaitable[list[Listed]]: ...
 
     def show(self, entry_id: str) -> Awaitable[Entry]: ...
+
+    def troubles(self) -> Awaitable[Mapping[str, str]]: ...
 
     def retry(self, entry_id: str) -> Awaitable[None]: ...
 
@@ -62,6 +68,8 @@ async def perform(desk: Desk, request: Request) -> Answer:
     try:
         if request.verb == "list":
             return Answer(listed=tuple(map(_entry, await desk.listing(LISTED, request.after))))
+        if request.verb == "troubles":
+            return Answer(troubles=dict(await desk.troubles()))
         if request.verb == "show":
             return Answer(shown=_details(await desk.show(request.ids[0])))
         return await _command(getattr(desk, request.verb), request.ids[:COMMANDED])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -33,6 +33,10 @@ class StillQueue:
 
     async def show(self, entry_id: str) -> Entry:
         return self._spool.load(entry_id)
+
+    async def troubles(self) -> Mapping[str, str]:
+        """None are known: nobody speaks with a relay."""
+        return {}
 
     async def retry(self, entry_id: str) -> None:
         """Have it tried as soon as the queue runs; not a held one."""

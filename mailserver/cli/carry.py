@@ -29,7 +29,7 @@ from mailserver.pool import Pool
 from mailserver.queue.spool import Spool
 
 FRONT = "command"
-_LOOKS = ("list", "show")
+_LOOKS = ("list", "show", "troubles")
 
 Given = Mapping[str, object]
 

@@ -70,6 +70,14 @@ class Ways:
         relay = self._smarthosts[route.name].relay
         return Pace(relay.connections, relay.rate)
 
+    def troubles(self) -> dict[str, str]:
+        """What the operator must put right, by relay: of each host that is in trouble, in one line."""
+        return {
+            name: "; ".join(f"{host}: {advice}" for host, advice in smarthost.troubles.items())
+            for name, smarthost in self._smarthosts.items()
+            if smarthost.troubles
+        }
+
     async def close(self) -> None:
         """Take leave of hosts whose connections were kept; what was begun to be stored is."""
         await self._policies.close()

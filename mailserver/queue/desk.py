@@ -8,6 +8,7 @@ Not here: words and phrases for it (`admin`).
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -52,10 +53,16 @@ class Destination(NamedTuple):
 
 
 class Desk:
-    """The commands. All raise OSError and Busy; those with an id raise Missing."""
+    """The commands. All raise OSError and Busy; those with an id raise Missing.
 
-    def __init__(self, runner: Runner, spool: Spool, pool: Pool) -> None:
+    `troubles` tells, by relay, what only an operator can put right.
+    """
+
+    def __init__(
+        self, runner: Runner, spool: Spool, pool: Pool, troubles: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._runner = runner
+        self._troubles = troubles
         self._spool = spool
         self._pool = pool
 
@@ -86,6 +93,10 @@ class Desk:
             for lane in self._runner.lanes
             if lane.failures or not lane.idle
         ]
+
+    async def troubles(self) -> Mapping[str, str]:
+        """What keeps relays from taking mail until an operator puts it right, by their names."""
+        return self._troubles()
 
     async def retry(self, entry_id: str) -> None:
         """Try an entry now, whatever its schedule and its destination's troubles are; not a held one."""

@@ -79,7 +79,7 @@ class Outgoing:
         try:
             runner.start()
             loop.add_reader(self._nudges.reading, self._hear, runner)
-            desk = Desk(runner, services.spool, services.storage)
+            desk = Desk(runner, services.spool, services.storage, ways.troubles)
             begun(control(desk, services.storage, services.inside))
             await loop.create_future()
         finally:

@@ -225,7 +225,7 @@ class World:
             limits=self.limits,
             chance=self.random.random,
         )
-        self.desk = Desk(self.runner, self.spool, self.pool)
+        self.desk = Desk(self.runner, self.spool, self.pool, dict)
         return self.runner
 
     def run(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from mailserver.admin import relays
 from mailserver.admin.entries import RelayEntry, RelayStep
 from mailserver.admin.operation import Kind, Operation, Parameter
+from mailserver.admin.refused import Refused
+from mailserver.admin.requests import Request
 from mailserver.admin.roles import Role
 from mailserver.config import outgoing
 
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
 RELAY = Kind("NAME", str, listed=("relay list", "name"))
 
 
-def list_(call: Call) -> list[RelayEntry]:
-    return relays.list_relays(outgoing.relays(call.config))
+async def list_(call: Call) -> list[RelayEntry]:
+    try:
+        troubles = (await call.server.ask_queue(Request("troubles"))).troubles
+    except Refused:  # nobody runs the queue just now
+        troubles = {}
+    return relays.list_relays(outgoing.relays(call.config), troubles)
 
 
 def test(call: Call, name: str) -> AsyncIterator[RelayStep]:
@@ -26,7 +32,12 @@ def test(call: Call, name: str) -> AsyncIterator[RelayStep]:
 
 
 OPERATIONS = (
-    Operation("relay list", "All relays, and which mail takes them.", list_, roles=frozenset({Role.AUDITOR})),
+    Operation(
+        "relay list",
+        "All relays, which mail takes them, and what is wrong with them.",
+        list_,
+        roles=frozenset({Role.AUDITOR}),
+    ),
     Operation(
         "relay test",
         "Connect and log in as mail would, and say what is wrong; nothing is sent.",
