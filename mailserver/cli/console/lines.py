@@ -43,7 +43,8 @@ class Lines:
     def _next(self, text: str, number: int) -> str | None:
         if number == 0:
             line = readline.get_line_buffer()[: readline.get_endidx()]
-            self._found = self._complete(line)
+            found = self._complete(line)
+            self._found = [f"{found[0]} "] if len(found) == 1 else found  # Python's readline adds no blank
         return self._found[number] if number < len(self._found) else None
 
 
