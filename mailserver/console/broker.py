@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from twisted.internet.protocol import Factory
-from twisted.spread import pb
+from twisted.spread import jelly, pb
 
 from mailserver import maillog
 from mailserver.admin.refused import EXPECTED, Refused, told
@@ -34,6 +34,7 @@ PROTOCOL = "pb"
 
 EARLY = 4 * 1024  # octets of a message before the login
 ANSWER = 8 * 1024 * 1024  # octets of an answer
+LONG = 200  # values of a list, above which it is written in a thread
 CALLS = 16  # calls of one connection under way: the next is not read before one is answered
 REFERENCES = 256  # objects of ours that one connection holds
 NAME = 100  # octets of a method's name
@@ -188,12 +189,20 @@ class Broker(pb.Broker):
 
     async def _carry_out(self, call: Call) -> None:
         try:
-            result = await self._result(call)
-            answer = self._encoded([b"answer", call.number, self.serialize(result)])
+            answer = await self._answer(call, await self._result(call))
         except Exception as error:
             answer = self._error(call, error)
         if call.answered and not self.disconnected:
             self.transport.write(answer)
+
+    async def _answer(self, call: Call, result: object) -> bytes:
+        """A long list is written in a thread: it is of plain values, and does not touch what we keep."""
+        if isinstance(result, list) and len(result) > LONG:
+            return await self._desk.administration.pool.run(self._written, call, result)
+        return self._encoded([b"answer", call.number, self.serialize(result)])
+
+    def _written(self, call: Call, result: list[object]) -> bytes:
+        return self._encoded([b"answer", call.number, jelly.jelly(result, self.security)])
 
     async def _result(self, call: Call) -> object:
         local = self.localObjects.get(call.target)

@@ -141,6 +141,26 @@ def test_an_answer_that_is_too_long_is_an_error(talk, office, monkeypatch):
     assert kind == b"error" and "ask for less" in str(answer)
 
 
+def test_a_long_list_is_written_beside_the_calls_of_others(talk, office, monkeypatch):
+    threads = []
+
+    async def perform(*_):
+        return [{"address": f"u{number}@example.test"} for number in range(5000)]
+
+    async def conversation(raw):
+        server = await raw.login()
+        [_, [_, domains]] = await raw.call(server, b"domains")
+        monkeypatch.setattr(office.administration, "perform", perform)
+        run = office.pool.run
+        monkeypatch.setattr(office.pool, "run", lambda *work: threads.append(work[0].__name__) or run(*work))
+        return await raw.call(domains, b"list")
+
+    kind, [name, *entries] = talk(conversation)
+    assert (kind, name, len(entries)) == (b"answer", b"list", 5000)
+    assert entries[-1] == jelly({"address": "u4999@example.test"})
+    assert threads == ["_written"]
+
+
 def test_of_a_fault_a_client_learns_nothing(talk, office, events, monkeypatch):
     async def perform(*_):
         raise RuntimeError("/etc/secret is unreadable")
