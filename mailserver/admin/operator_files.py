@@ -26,6 +26,7 @@ from mailserver.directory.entries import Malformed, Missing
 from mailserver.durable import files
 from mailserver.mail.address import AddressError, canonical_domain
 
+OPERATORS = "operators"  # in the configuration directory
 MOST_OCTETS = 64 * 1024
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 

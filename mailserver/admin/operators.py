@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mailserver import maillog
 from mailserver.admin.accounts import require_possible
 from mailserver.admin.entries import OperatorEntry
-from mailserver.admin.operator_files import OperatorFile, OperatorFiles
+from mailserver.admin.operator_files import OPERATORS, OperatorFile, OperatorFiles
 from mailserver.admin.roles import NOWHERE, Operator, Role
 from mailserver.config.model import Config
 from mailserver.config.outgoing import uid_of
@@ -37,7 +37,7 @@ class Operators:
     def __init__(self, config: Config, pool: Pool, counts: Counts | None = None) -> None:
         self._pool = pool
         self._counts = counts or Counts()
-        self._files = OperatorFiles(os.path.join(config.directory, "operators"))
+        self._files = OperatorFiles(os.path.join(config.directory, OPERATORS))
         self._users = Directory(config.domains)
         self._passwords = config.passwords
         self._authenticator = self._made()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import msgspec
 
+from mailserver.admin.operator_check import problems as operators_problems
+from mailserver.admin.operator_files import OPERATORS, OperatorFiles
 from mailserver.cli import output, place
 from mailserver.config.check import check as find_problems
 
@@ -16,6 +20,7 @@ def check(as_json: bool) -> int:
     directory = place.directory()
     with output.progress(f"checking {directory}") as progress:
         problems = find_problems(directory, progress)
+    problems += operators_problems(OperatorFiles(os.path.join(directory, OPERATORS)))
     if as_json:
         found = [problem._asdict() for problem in problems]
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))

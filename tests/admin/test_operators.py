@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from mailserver import maillog
 from mailserver.admin import operators
+from mailserver.admin.operator_check import problems
+from mailserver.admin.operator_files import OperatorFiles
 from mailserver.admin.operators import Operators
 from mailserver.admin.refused import Refused
 from mailserver.admin.roles import NOWHERE, Operator, Role
@@ -272,6 +274,30 @@ def test_operators_that_cannot_be_listed_are_nobody(there):
     (there.directory / "operators").write_text("")
     assert there.operators.of_uid(54321) is None
     assert there.operators.of_uid(0) is not None
+
+
+def test_what_check_says_of_operators(there):
+    files = OperatorFiles(str(there.directory / "operators"))
+    assert list(problems(files)) == []
+    write(there, "good", f"{SHA}\nrole = auditor\naccount = 54321\n")
+    (there.directory / "operators" / "good").chmod(0o600)
+    assert list(problems(files)) == []
+    (there.directory / "operators").chmod(0o755)
+    write(there, "Bad", "")
+    write(there, "clear", "{PLAIN}x\nrole = auditor\n")
+    write(there, "malformed", f"{SHA}\n")
+    write(there, "open", f"{SHA}\nrole = auditor\naccount = no-such-account\n")
+    write(there, "twin", f"{SHA}\nrole = auditor\naccount = 54321\n")
+    for name in ("clear", "twin"):
+        (there.directory / "operators" / name).chmod(0o600)
+    assert [str(one).removeprefix(f"{there.directory}/operators/") for one in problems(files)] == [
+        "Bad: the file's name is no operator's; it is not used",
+        "clear: line 1: clear passwords are not accepted; store a hash",
+        "malformed: expected a line such as role = auditor",
+        "open: a password hash that every user of this machine can read; expected mode 600",
+        "open: account: no account no-such-account on this machine",
+        "twin: account: 54321 is operator good's already, so neither is let in by it",
+    ]
 
 
 def test_another_delay_counts_from_the_next_configuration_on(there):
