@@ -18,9 +18,9 @@ from mailserver import maillog
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.audit import Record
 from mailserver.admin.completion import suggested
-from mailserver.admin.entries import without_places
 from mailserver.admin.operation import Operation, Parameter, Scope
 from mailserver.admin.operators import Operators
+from mailserver.admin.places import without_places
 from mailserver.admin.refused import EXPECTED, Forbidden, Refused
 from mailserver.admin.roles import Operator, Role
 from mailserver.admin.server import Server

@@ -5,9 +5,6 @@ Sizes are octets, 0 for "no limit" in quotas; times are UTC in ISO 8601. Not her
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from msgspec import Struct
 
 
@@ -284,25 +281,3 @@ class AuditEntry(Struct, frozen=True):
     operation: str
     outcome: str
     said: dict[str, str]
-
-
-_PLACES = ("mailbox", "mailboxes", "kept_at", "set_aside")
-
-
-def without_places(value: Any) -> Any:
-    """An answer with the last part alone of every path of this machine: for those who see a part of it."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(without_places, value))
-    if not isinstance(value, Struct):
-        return value
-    parts = msgspec.structs.asdict(value)
-    return msgspec.structs.replace(
-        value,
-        **{name: _last(part) if name in _PLACES else without_places(part) for name, part in parts.items()},
-    )
-
-
-def _last(place: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-    if isinstance(place, tuple):
-        return tuple(one.rpartition("/")[2] for one in place)
-    return None if place is None else place.rpartition("/")[2]
