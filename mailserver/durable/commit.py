@@ -117,15 +117,16 @@ class Staged:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # closed even where close(2) fails; by then it may be another's
+            os.close(fd)
 
     def discard(self) -> None:
-        """Forget the content: close and remove the file, silently if there is none."""
+        """Forget the content: close and remove the file, silently if there is none. Never raises."""
         with self._lock:
             self._blocks.clear()
             if self._fd >= 0:
-                self.close()
+                with contextlib.suppress(OSError):
+                    self.close()
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
 

@@ -69,7 +69,7 @@ class Spool:
         Such content is nobody's: who was to accept it cannot any more. Raises OSError.
         """
         for name in os.listdir(self._msg):
-            if mark in name and not os.path.lexists(os.path.join(self._env, name)):
+            if mark in name and not _is_there(os.path.join(self._env, name)):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(self._msg, name))
 
@@ -110,13 +110,13 @@ class Spool:
         return entry
 
     def check(self, entry_id: str) -> None:
-        """Raises Missing if there is no such entry."""
-        if not os.path.exists(self._path(self._env, entry_id)):
+        """Raises Missing if there is no such entry; OSError."""
+        if not _is_there(self._path(self._env, entry_id)):
             raise Missing(entry_id)
 
     def has_content(self, entry_id: str) -> bool:
-        """Whether the content is there; if not, somebody took it away."""
-        return os.path.exists(self._path(self._msg, entry_id))
+        """Whether the content is there; if not, somebody took it away. Raises OSError."""
+        return _is_there(self._path(self._msg, entry_id))
 
     def open_content(self, entry_id: str) -> int:
         """A descriptor of the content, LF line ends. Raises Missing, OSError."""
@@ -204,6 +204,15 @@ class Spool:
 
 def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _is_there(path: str) -> bool:
+    """Not `os.path.exists`: a disk that cannot say takes no message away. Raises OSError."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _read(path: str) -> bytes:

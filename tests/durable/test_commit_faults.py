@@ -1,78 +1,30 @@
 """A fault at every system call of a commit, one after the other: what was reported is true, the rest is gone.
 
 The calls are enumerated by running once; then each is made to fail in turn, with each error, and once the
-process is killed there instead (in a child, with SIGKILL).
+process ends there instead (in a child).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from office import Office, content
+from system_calls import ERRORS, Calls, died, dying, failing
 
 from mailserver.durable import commit
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
+from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.reception import Reception
 from mailserver.queue.spool import Spool
 
-CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "close", "stat", "utime")
 BODY = b"Subject: x\n\n" + b"body\n" * 2000
-
-
-class Faults:
-    """Counts the calls made by the committing thread below `root`; what `act` does at call `at` happens there."""
-
-    def __init__(self, at: int = -1, act: Callable[[], None] = lambda: None) -> None:
-        self.count = 0
-        self.at = at
-        self.act = act
-
-    def step(self) -> None:
-        self.count += 1
-        if self.count - 1 == self.at:
-            self.act()
-
-    @contextmanager
-    def active(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-        with monkeypatch.context() as patch:
-            for name in CALLS:
-                patch.setattr(os, name, self._wrapped(getattr(os, name)))
-            real = commit._syncfs
-            patch.setattr(commit, "_syncfs", lambda fd: self._syncfs(real, fd))
-            yield self
-
-    def _wrapped(self, real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            import threading
-
-            if threading.current_thread().name == "commit":
-                self.step()
-            return real(*args, **kwargs)
-
-        return call
-
-    def _syncfs(self, real: Callable[[int], bool], fd: int) -> bool:
-        try:
-            self.step()
-        except OSError:
-            return False
-        return real(fd)
-
-
-def raising(code: int) -> Callable[[], None]:
-    def act() -> None:
-        raise OSError(code, os.strerror(code))
-
-    return act
 
 
 QUEUE = "queue"  # stands among the users for mail that leaves; the last one, as `Reception.commit` has it
@@ -81,6 +33,15 @@ AWAY = Envelope(Address("ann", "example.test"), (Recipient(Address("x", "far.tes
 
 def spool_of(office: Office) -> Spool:
     return Spool(str(office.staging.parent))
+
+
+def opened(root: Path, shape: str) -> Office:
+    """An office; its mailboxes are there, except where the first message of one is what is looked at."""
+    office = Office(root)
+    for user in SHAPES[shape]["users"]:
+        if shape != "one" and user != QUEUE:
+            Maildir(str(office.mail / "example.test" / user)).create()
+    return office
 
 
 def submit(
@@ -131,16 +92,16 @@ def swept(office: Office) -> bool:
     return not office.staged() and sorted(os.listdir(Path(spool.root, "msg"))) == accepted
 
 
-def number_of_calls(memory_path: Path, monkeypatch: pytest.MonkeyPatch, **how: object) -> int:
-    office = Office(memory_path / "count")
-    with Faults().active(monkeypatch) as faults:
-        submit(office, **how)  # type: ignore[arg-type]
+def number_of_calls(memory_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str) -> int:
+    office = opened(memory_path / "count", shape)
+    with Calls(thread="commit").watched(monkeypatch) as calls:
+        submit(office, **SHAPES[shape])
         office.close()
-    assert faults.count > 5
-    return faults.count
+    assert len(calls.made) > 5
+    return len(calls.made)
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "one": {"users": ["ann"]},
     "three": {"users": ["ann", "bob", "postmaster"]},
     "each for itself": {"users": ["ann", "bob"], "together": False},
@@ -152,15 +113,15 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_errors(shape: str, code: int, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how = SHAPES[shape]
     users = how["users"]
-    for at in range(number_of_calls(memory_path, monkeypatch, **how)):
-        office = Office(memory_path / str(at))
-        with Faults(at, raising(code)).active(monkeypatch):
-            outcomes = submit(office, **how)  # type: ignore[arg-type]
+    for at in range(number_of_calls(memory_path, monkeypatch, shape)):
+        office = opened(memory_path / str(at), shape)
+        with Calls(at, failing(code), "commit").watched(monkeypatch):
+            outcomes = submit(office, **how)
             office.close()
         acknowledged = {user: sum(outcome[i] is None for outcome in outcomes) for i, user in enumerate(users)}
         for outcome in outcomes:
@@ -176,23 +137,18 @@ def test_errors(shape: str, code: int, memory_path: Path, monkeypatch: pytest.Mo
 def test_kill(shape: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how = SHAPES[shape]
     users = how["users"]
-    for at in range(number_of_calls(memory_path, monkeypatch, **how)):
+    for at in range(number_of_calls(memory_path, monkeypatch, shape)):
         root = memory_path / str(at)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                with Faults(at, lambda: os.kill(os.getpid(), signal.SIGKILL)).active(monkeypatch):
-                    outcomes = submit(Office(root), **how)  # type: ignore[arg-type]
-                    os.write(
-                        writing, b"".join(b"+" for outcome in outcomes for reply in outcome if reply is None)
-                    )
-            finally:
-                os._exit(0)
-        os.close(writing)
-        acknowledged = len(os.read(reading, 100))
-        os.close(reading)
-        os.waitpid(child, 0)
+
+        def work(promise: Callable[[], None], at: int = at, root: Path = root) -> None:
+            office = opened(root, shape)
+            with Calls(at, dying, "commit").watched(monkeypatch):
+                for outcome in submit(office, **how):  # type: ignore[arg-type]
+                    for reply in outcome:
+                        if reply is None:
+                            promise()
+
+        acknowledged = died(work)
         office = Office.__new__(Office)
         office.mail, office.staging = root / "maildirs", root / "maildirs" / ".queue" / "tmp"
         found = stored(office)

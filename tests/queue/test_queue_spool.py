@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from system_calls import ERRORS, Calls, died, dying, failing
 
 from mailserver.durable import commit
 from mailserver.durable.commit import Committer, Job, Staged
@@ -24,7 +24,6 @@ from mailserver.queue.entry import HELD, Entry, Queued, Status, Unreadable
 from mailserver.queue.spool import Missing, Spool
 from mailserver.server.state import State
 
-CALLS = ("open", "write", "fsync", "link", "rename", "unlink", "close", "utime")
 ANN = Address("ann", "here.test")
 ENVELOPE = Envelope(ANN, (Recipient(Address("x", "far.test")), Recipient(Address("y", "far.test"))))
 
@@ -54,30 +53,11 @@ def settled(entry: Entry) -> Entry:
     return replace(entry, recipients=(first, replace(entry.recipients[1], due=2000.0)))
 
 
-@contextmanager
-def calls(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> Iterator[list[int]]:
-    """Counts calls; `act` is asked before each."""
-    count = [0]
-
-    def wrapped(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            count[0] += 1
-            act(count[0] - 1)
-            return real(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in CALLS:
-            patch.setattr(os, name, wrapped(getattr(os, name)))
-        patch.setattr(commit, "_syncfs", wrapped(commit._syncfs))
-        yield count
-
-
-def change(spool: Spool) -> dict[str, OSError]:
-    """Three entries are rewritten, two are removed."""
+def change(spool: Spool, promise: Callable[[], None] = lambda: None) -> dict[str, OSError]:
+    """Three entries are rewritten, two are removed; the content of what was removed goes."""
     stored = [settled(spool.load(entry_id)) for entry_id in ("S1", "S2", "S3")]
     errors = spool.apply(stored, ["R1", "R2"])
+    promise()
     with suppress(OSError):  # the ledger tries again
         spool.sweep([entry_id for entry_id in ("R1", "R2") if entry_id not in errors])
     return errors
@@ -105,48 +85,70 @@ def check(spool: Spool, before: dict[str, Entry], done: set[str]) -> None:
     assert os.listdir(Path(spool.root, "tmp")) == []
 
 
-def number_of_calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def number_of_calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """All calls of a change, and how many of them only read."""
     spool, before = build(root)
-    with calls(monkeypatch, lambda at: None) as count:
+    with Calls().watched(monkeypatch) as calls:
         assert change(spool) == {}
     check(spool, before, {"S1", "S2", "S3", "R1", "R2"})
-    assert count[0] > 20
-    return count[0]
+    return len(calls.made), calls.made.index("write") - 1  # the first one written was opened before
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("code", ERRORS)
 def test_errors(code: int, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(number_of_calls(memory_path / "count", monkeypatch)):
-        spool, before = build(memory_path / str(number))
-
-        def act(at: int, number: int = number) -> None:
-            if at == number:
-                raise OSError(code, os.strerror(code))
-
+    count, reading = number_of_calls(memory_path / "count", monkeypatch)
+    assert count > reading + 20
+    for at in range(count):
+        spool, before = build(memory_path / str(at))
         done: set[str] = set()
-        with calls(monkeypatch, act):
+        with Calls(at, failing(code)).watched(monkeypatch):
             try:
                 done = set(before) - set(change(spool)) - {"T"}
             except OSError:
-                assert number < 6, "only reading raises"
+                assert at < reading, "only reading raises"
         check(spool, before, done)
 
 
 def test_kill(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(number_of_calls(memory_path / "count", monkeypatch)):
-        spool, before = build(memory_path / str(number))
-        child = os.fork()
-        if child == 0:
-            try:
-                with calls(
-                    monkeypatch,
-                    lambda at, n=number: os.kill(os.getpid(), signal.SIGKILL) if at == n else None,
-                ):  # type: ignore[misc]
-                    change(spool)
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        check(spool, before, set())
+    for at in range(number_of_calls(memory_path / "count", monkeypatch)[0]):
+        spool, before = build(memory_path / str(at))
+
+        def work(promise: Callable[[], None], at: int = at, spool: Spool = spool) -> None:
+            with Calls(at, dying).watched(monkeypatch):
+                change(spool, promise)
+
+        promised = died(work)
+        check(spool, before, set(before) - {"T"} if promised else set())
+
+
+@pytest.mark.parametrize("code", [*ERRORS, None], ids=str)
+def test_a_recovery_that_fails_is_made_up_for(
+    code: int | None, memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of its calls: by an error, or by one more kill."""
+
+    def littered(root: Path) -> Spool:
+        spool, _ = build(root)
+        for entry_id in ("R1", "R2", "S1"):
+            Path(spool.root, "env", entry_id).unlink()
+        return spool
+
+    def recover(at: int, act: Callable[[], None], spool: Spool) -> int:
+        with Calls(at, act).watched(monkeypatch) as calls:
+            spool.forget("S")
+            spool.recover()
+        return len(calls.made)
+
+    for at in range(recover(-1, lambda: None, littered(memory_path / "count"))):
+        spool = littered(memory_path / str(at))
+        if code is None:
+            died(lambda _, at=at, spool=spool: recover(at, dying, spool) and None)  # type: ignore[misc]
+        else:
+            with suppress(OSError):
+                recover(at, failing(code), spool)
+        spool.recover()
+        assert sorted(os.listdir(Path(spool.root, "msg"))) == ["S2", "S3", "T"]
+        assert {entry_id for entry_id, _ in spool.ids()} == {"S2", "S3", "T"}
 
 
 def events(monkeypatch: pytest.MonkeyPatch, root: str, work: Callable[[], object]) -> list[str]:
@@ -444,3 +446,12 @@ def test_removing_twice(spool: Spool) -> None:
         spool.load("A1")
     with pytest.raises(Missing):
         spool.check("A1")
+
+
+def test_a_disk_that_cannot_say_has_lost_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither content nor envelope counts as gone because of an error."""
+    accept(spool, "A1")
+
+    for look in (spool.has_content, spool.check):
+        with Calls(0, failing(errno.EIO)).watched(monkeypatch), pytest.raises(OSError, match="error"):
+            look("A1")
