@@ -168,6 +168,7 @@ def test_a_listener_that_cannot_be_had_is_the_answer_and_the_change_goes_back(be
             with pytest.raises(Refused, match=BUSY):
                 operator.ask(f"listener add {protocol} tcp:127.0.0.2:{begun.other}")
             assert (begun.site.config / "mailserver.toml").read_bytes() == before
+            assert len(operator.ask("listener list")) == 2  # nor is it in force
         other.close()
         operator.ask(f"listener add smtp tcp:127.0.0.2:{begun.other}")
         with socket.create_connection(("127.0.0.2", begun.other), serving.LIMIT) as sock:

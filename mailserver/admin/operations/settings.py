@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
 from mailserver.admin.entries import Confirmed, ListenerEntry, Text
@@ -49,6 +50,8 @@ async def _apply(call: Call, change: Change, confirm: float | None) -> Edit:
             await call.blocking(settings.rollback, done.number - 1, by)
         else:
             await call.blocking(settings.take_back, by)
+        with suppress(Refused):  # what is wrong has been said
+            await call.server.reload()  # all but a listener may be in force already
         raise Refused(f"taken back, for the server cannot use it: {error}") from None
     return done
 
