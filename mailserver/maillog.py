@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 PENDING = 20_000
+_STANDARD_ERROR = 2
 
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, equals sign and backslash
 _ESCAPED = {ord('"'): '\\"', ord("\\"): "\\\\"}
@@ -26,7 +27,7 @@ class MailLog:
 
     def __init__(self, path: str | None = None) -> None:
         self._path = path
-        self._fd = 2 if path is None else _open(path)
+        self._fd = _STANDARD_ERROR if path is None else _open(path)
         self._lines: deque[str] = deque()
         self._wake = threading.Event()
         self._write_lock = threading.Lock()
@@ -52,13 +53,22 @@ class MailLog:
 
     def reopen(self) -> None:
         """Write to a new file of the same name from now on (after `mv`, on SIGUSR1). Raises OSError."""
-        if self._path is None:
-            return
-        fresh = _open(self._path)
+        if self._path is not None:
+            self._write_to(self._path)
+
+    def move(self, path: str | None) -> None:
+        """Write to `path`, or to standard error for None. Raises OSError, and then all stays as it is."""
+        if path != self._path:
+            self._write_to(path)
+            self._path = path
+
+    def _write_to(self, path: str | None) -> None:
+        fresh = _STANDARD_ERROR if path is None else _open(path)
         self.flush()
         with self._write_lock:
             old, self._fd = self._fd, fresh
-        os.close(old)
+        if old != _STANDARD_ERROR:
+            os.close(old)
 
     def flush(self) -> None:
         """Write all that waits. Called by the writer thread, and before the process ends."""
@@ -140,6 +150,12 @@ def reopen() -> None:
         _log.reopen()
     except OSError as error:
         event("log-not-reopened", error=error.strerror)
+
+
+def move(path: str | None) -> None:
+    """Write to another file, or to standard error for None, from now on. Raises OSError."""
+    if _log is not None:
+        _log.move(path)
 
 
 def event(name: str, /, **fields: object) -> None:

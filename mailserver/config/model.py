@@ -34,7 +34,7 @@ from mailserver.config.values import (
     Timeout,
 )
 
-FIXED = ("maildirs", "user", "group", "allow_root", "log_file", "pid_file")
+FIXED = ("maildirs", "user", "group", "allow_root")
 """What a running server cannot change: it would be another server."""
 
 ListenerProtocol = Literal["smtp", "lmtp", "submission", "pop3", "telnet", "pb"]

@@ -7,11 +7,10 @@ Not here: what is spoken (`services`), workers' lives (`worker`, `supervisor`), 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from mailserver import maillog
@@ -25,6 +24,7 @@ from mailserver.config.values import EndpointText
 from mailserver.config.versioned import TakenBack
 from mailserver.server import console, notify, privileges
 from mailserver.server.companion import Companion
+from mailserver.server.pid_file import PidFile
 from mailserver.server.privileges import PrivilegeError, drop
 from mailserver.server.services import REFUSALS, limits
 from mailserver.server.settled import needing_restart, settled
@@ -69,7 +69,7 @@ def serve(directory: str, overrides: Overrides) -> None:
         raise StartError(str(error)) from error
     finally:
         appliance.unbind()
-        _remove_pid(config.pid_file)
+        appliance.pid_file.remove()
         log.close()
 
 
@@ -80,6 +80,7 @@ class Appliance:
         self._reread = reread
         self._factories: Factories = {}
         self.shared = Shared(notify.inherited())
+        self.pid_file = PidFile()
         self._own: set[Listener] = set()
         self._state = State(config.maildirs)
         self._gate = Gate(limits(config))
@@ -104,7 +105,7 @@ class Appliance:
             grounds.listeners[at] = self._listener(at)
             grounds.listeners[at].open(self.shared.inherited)
         self._open_own(grounds)
-        _write_pid(config.pid_file)
+        self._write_pid(config)
         if account is not None:
             drop(config.user or "", config.group)
         _allow_descriptors(config.limits.connections)
@@ -130,7 +131,11 @@ class Appliance:
         except ConfigError as error:
             maillog.event("config-refused", problem=error)
             return Refreshed(None, str(error))
-        if fixed := needing_restart(config, before.config):
+        fixed = needing_restart(config, before.config)
+        for key, problem in self._unmoved(config):
+            fixed.append(key)
+            problems.append(problem)
+        if fixed:
             maillog.event("config-needs-restart", keys=" ".join(fixed))
         fresh = self._new_grounds(settled(config, before.config))
         problems += self._open_listeners(fresh, before)
@@ -140,6 +145,24 @@ class Appliance:
         now = time.monotonic()
         self._problems = {problem: self._problems.get(problem, now) for problem in problems}
         return Refreshed(fresh, "; ".join(p for p, since in self._problems.items() if now - since < NEWS))
+
+    def _unmoved(self, config: Config) -> Iterator[tuple[str, str]]:
+        """Take log and process number where the settings have them now; what cannot be there, and why."""
+        for key, path, move in (
+            ("log_file", config.log_file, maillog.move),
+            ("pid_file", config.pid_file, self.pid_file.move),
+        ):
+            try:
+                move(path)
+            except OSError as error:
+                yield key, f"{path}: cannot be written: {error.strerror}"
+
+    def _write_pid(self, config: Config) -> None:
+        try:
+            self.pid_file.move(config.pid_file)
+        except OSError as error:
+            problem = f"{config.pid_file}: cannot write the process number: {error.strerror}"
+            raise StateError(problem) from error
 
     def _open_listeners(self, fresh: Grounds, before: Grounds) -> list[str]:
         """Keep those that stay, bind the new ones. An endpoint that cannot be bound is left out: why."""
@@ -254,22 +277,6 @@ def _open_log(config: Config) -> maillog.MailLog:
         return maillog.open_log(config.log_file)
     except OSError as error:
         raise StartError(f"{config.log_file}: cannot write the log: {error.strerror}") from error
-
-
-def _write_pid(path: str | None) -> None:
-    if path is None:
-        return
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(f"{os.getpid()}\n")
-    except OSError as error:
-        raise StateError(f"{path}: cannot write the process number: {error.strerror}") from error
-
-
-def _remove_pid(path: str | None) -> None:
-    if path is not None:
-        with contextlib.suppress(OSError):  # its directory may be root's
-            os.unlink(path)
 
 
 def _check_readable(path: str) -> None:

@@ -91,6 +91,8 @@ class ConsoleProcess:
                 config = settled(await asyncio.to_thread(self._reread), self._config)
             except ConfigError:  # changed again meanwhile: the supervisor will see it, too
                 return ""
+            with contextlib.suppress(OSError):  # likewise
+                maillog.move(config.log_file)
             self._config = self._administration.config = config
             return "; ".join(await self._doors.follow(config))
 

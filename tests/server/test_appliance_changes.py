@@ -9,7 +9,7 @@ import smtplib
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import serving
@@ -41,6 +41,13 @@ def size(client: smtplib.SMTP) -> int:
 def listens(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + serving.LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def reload(server: serving.Server) -> None:
@@ -151,11 +158,31 @@ def test_what_needs_a_restart_is_said(site: serving.Site) -> None:
     listeners = [("smtp", f"tcp:127.0.0.1:{port}")]
     site.configure(listeners)
     with site.serve() as server:
-        site.settings(listeners, top=f'pid_file = "{site.root}/pid"\nlog_file = "{site.root}/log"\n')
+        site.settings(listeners, top=f'allow_root = true\npid_file = "{site.root}/no/pid"\n')
         reload(server)
-        assert set(server.event("config-needs-restart")["keys"].split()) == {"log_file", "pid_file"}
+        assert set(server.event("config-needs-restart")["keys"].split()) == {"allow_root", "pid_file"}
         server.event("reloaded")
-    assert not (site.root / "pid").exists()
+
+
+def test_log_and_process_number_move(site: serving.Site) -> None:
+    port = site.ports.take()
+    listeners = [("smtp", f"tcp:127.0.0.1:{port}")]
+    site.configure(listeners, top=f'pid_file = "{site.root}/pid"\n')
+    log = site.root / "log"
+    with site.serve() as server:
+        server.event("console-serving")
+        site.settings(listeners, top=f'pid_file = "{site.root}/pid2"\nlog_file = "{log}"\n')
+        reload(server)
+        wait_for(lambda: log.exists() and "event=reloaded" in log.read_text())
+        assert not (site.root / "pid").exists()
+        assert (site.root / "pid2").read_text() == f"{server.pid}\n"
+        with smtp(port) as client:
+            client.sendmail("x@far.test", ["ann@example.test"], "Subject: x\n\nx\n")
+        wait_for(lambda: "event=received" in log.read_text())
+        site.settings(listeners)
+        reload(server)
+        server.event("reloaded")
+        assert not (site.root / "pid2").exists()
 
 
 def test_a_file_edited_by_hand_is_noticed(site: serving.Site) -> None:
