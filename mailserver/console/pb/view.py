@@ -5,8 +5,10 @@ Not here: whether he may (`admin.administration`), references (`perspective`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -17,6 +19,8 @@ from mailserver.admin.table import TABLE
 from mailserver.console.pb.streams import State, Streams
 
 FRONT = "pb"
+
+Entries: TypeAlias = Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,24 @@ class View:
         result = await self.administration.perform(self.operator, FRONT, operation.words, said)
         return msgspec.to_builtins(result)
 
+    async def watch(self, operation: Operation, said: Mapping[str, object]) -> AsyncGenerator[object, None]:
+        """The values of a stream, likewise, until it ends or is closed."""
+        watched = self.administration.watch(self.operator, FRONT, operation.words, said)
+        async with aclosing(cast(AsyncGenerator[object, None], watched)) as values:
+            async for value in values:
+                yield msgspec.to_builtins(value)
+
     async def states(self, operation: Operation, said: Mapping[str, object]) -> AsyncGenerator[State, None]:
         """What a stream shows again and again: values by name, or entries by what they are named by."""
-        async for value in self.administration.watch(self.operator, FRONT, operation.words, said):
-            plain = msgspec.to_builtins(value)
-            yield plain if isinstance(plain, dict) else {str(next(iter(one.values()))): one for one in plain}
-
-    async def watch(self, operation: Operation, said: Mapping[str, object]) -> AsyncGenerator[object, None]:
-        async for value in self.administration.watch(self.operator, FRONT, operation.words, said):
-            yield msgspec.to_builtins(value)
+        async with aclosing(self.watch(operation, said)) as values:
+            async for value in values:
+                yield value if isinstance(value, dict) else _by_name(cast(Entries, value))
 
 
 def _is_for(operator: Operator, operation: Operation) -> bool:
     return operation.allows(operator.role) and (operator.of_server or operation.scope is not Scope.SERVER)
+
+
+def _by_name(entries: Entries) -> State:
+    """The first field of an entry is what it is named by."""
+    return {str(next(iter(entry.values()))): entry for entry in entries}
