@@ -58,9 +58,11 @@ class Behind(NoServer):
 
     def __init__(self) -> None:
         self.queue: tuple = ()
+        self.looks = 0  # that were taken at it
         self._readers: list[asyncio.Queue[str]] = []
 
     async def ask_queue(self, request):
+        self.looks += 1
         return Answer(listed=tuple(entry for entry in self.queue if entry.id > request.after))
 
     async def events(self) -> AsyncIterator[str]:

@@ -45,7 +45,7 @@ def entry(number, **changes):
         "size": 1,
         "sender": "ann@example.test",
     }
-    return QueueEntry(id=f"m{number}", recipients=("x@away.test",), reply="", **{**fields, **changes})
+    return QueueEntry(id=f"m{number}", recipients=("x@away.test",), **{"reply": "", **fields, **changes})
 
 
 @pytest.fixture
@@ -169,6 +169,38 @@ def test_who_reads_too_slowly_loses_events_and_is_told_how_many(office, tmp_path
     [lost] = [count for name, count in events if name == b"lost"]
     assert lost > 0 and [name for name, _ in events][-2:] == [b"lost", b"event"]
     assert len(events) - 2 + lost == 100
+
+
+def test_a_mirror_that_is_behind_leaves_out_what_is_over(office, tmp_path):
+    async def conversation():
+        office.server.queue = (entry(1),)
+        with office.listening(f"unix:{tmp_path}/pb.sock"):
+            raw = await Raw.connect(f"{tmp_path}/pb.sock")
+            server = await raw.login()
+            [_, [_, board]] = await raw.call(server, b"queue")
+            await raw.call(board, b"watch")
+            looks = office.server.looks
+            for number in range(100):
+                office.server.queue = (entry(1, reply=f"{number} " + "x" * 50_000),)
+                looked = office.server.looks
+                await until(lambda looked=looked: office.server.looks > looked or _is_behind(office))
+            assert _is_behind(office) and office.server.looks < looks + 100
+            office.server.queue = (entry(1, reply="the last"),)
+            heard = [await raw.hear()]
+            while "the last" not in str(heard[-1]):
+                heard.append(await raw.hear())
+            raw.close()
+            return heard
+
+    heard = asyncio.run(conversation())
+    assert {(kind, name) for kind, _, _, name, *_ in heard} == {(b"cachemessage", b"changed")}
+    assert len(heard) < 100
+
+
+def _is_behind(office):
+    """Whether the one client has not taken what was sent."""
+    [entry] = office.connections
+    return entry.connection._transport.held
 
 
 def test_streams_of_a_connection_are_bounded_and_end_with_it(office, tmp_path):
