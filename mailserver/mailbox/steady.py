@@ -14,6 +14,7 @@ Not here: what expires (`sweep`).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -83,7 +84,8 @@ class SteadyClock:
 
     def _load(self) -> Moment | None:
         try:
-            return Moment(*map(int, next(read_lines(self._state), b"").split()))
+            with contextlib.closing(read_lines(self._state)) as lines:
+                return Moment(*map(int, next(lines, b"").split()))
         except (OSError, ValueError, TypeError):
             return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
 from mailserver.durable import files
@@ -69,7 +69,7 @@ def open_regular(name: str, directory: int | None = None) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_lines(path: str) -> Iterator[bytes]:
+def read_lines(path: str) -> Generator[bytes, None, None]:
     """Lines of a regular file without their ends, at most MAX_LINES of MAX_LINE octets. Raises OSError."""
     with os.fdopen(open_regular(path), "rb") as file:
         for _ in range(MAX_LINES):
