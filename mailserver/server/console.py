@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 from mailserver import maillog
@@ -31,6 +32,7 @@ from mailserver.server.worker import Grounds
 from mailserver.transport.connections import Connections
 
 BEAT = 1.0  # seconds between signs of life
+SWITCH = 0.0005  # seconds a thread at work on files keeps the loop waiting (Python's own: ten times that)
 PROTOCOLS = frozenset(FRONT_ENDS)
 """What is spoken to operators, and not by the workers."""
 
@@ -38,6 +40,7 @@ PROTOCOLS = frozenset(FRONT_ENDS)
 def run(reread: Callable[[], Config], grounds: Grounds, say: Say) -> None:
     """Be the console of a server that has begun with `grounds`, until told to stop."""
     grounds.leave()
+    sys.setswitchinterval(SWITCH)
     with asyncio.Runner(loop_factory=new_loop()) as runner:
         runner.run(ConsoleProcess(reread, grounds).serve(say))
 
