@@ -146,10 +146,10 @@ class Spool:
         power cut too. What was removed does so when it is swept.
         """
         errors: dict[str, OSError] = {}
-        written = self._write(stored, errors)
-        for entry_id in removed:
+        for entry_id in removed:  # first: until then a crash makes a copy, and the rest waits for the disk
             with _noting(errors, entry_id), contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(self._env, entry_id))
+        written = self._write(stored, errors)
         for entry_id, path in written.items():
             with _noting(errors, entry_id):
                 os.rename(path, self._path(self._env, entry_id))
