@@ -7,7 +7,7 @@ Not here: the inside of mailboxes (`mailboxes`), the form of the files (`directo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from mailserver.admin import domain_file, removal
@@ -24,16 +24,10 @@ from mailserver.admin.entries import (
 from mailserver.admin.refused import Refused
 from mailserver.directory import passwords
 from mailserver.directory.database import Directory
-from mailserver.directory.entries import Domain, Exists, Missing, Unavailable, User
+from mailserver.directory.entries import Domain, Exists, Missing, User
 from mailserver.mail.address import Address, canonical_domain, display_domain, fold_local
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.routing import Mailboxes
-
-Progress = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
-    return None
 
 
 class Accounts:
@@ -90,7 +84,7 @@ class Accounts:
         return self.show_domain(name)
 
     def remove_domain(
-        self, name: str, *, with_users: bool = False, delete_mail: bool = False, progress: Progress = _silent
+        self, name: str, *, with_users: bool = False, delete_mail: bool = False
     ) -> RemovedDomain:
         """Remove a domain and its aliases; its users too only `with_users`, as `remove_user` does.
 
@@ -101,8 +95,7 @@ class Accounts:
         if users and not with_users:
             raise Refused(f"{domain.name} has {len(users)} users: remove them first, or together with it")
         removed = []
-        for done, local in enumerate(users):
-            progress(done, len(users))
+        for local in users:
             removed.append(self.remove_user(Address(local, domain.name), delete_mail=delete_mail))
         self.directory.remove_domain(domain.name)
         return RemovedDomain(domain.name, tuple(removed))
@@ -159,9 +152,7 @@ class Accounts:
         self.directory.set_user(_key(address), changes)
         return self.show_user(address)
 
-    def remove_user(
-        self, address: Address, *, delete_mail: bool = False, progress: Progress = _silent
-    ) -> RemovedUser:
+    def remove_user(self, address: Address, *, delete_mail: bool = False) -> RemovedUser:
         """Remove a user; the mail is put aside beside the domain's mailboxes, or deleted for good.
 
         Raises Missing, Unavailable, OSError.
@@ -177,7 +168,7 @@ class Accounts:
             return RemovedUser(str(address), "kept", os.path.realpath(aside))
         if not delete_mail:
             return RemovedUser(str(address), "kept", aside)
-        removal.delete(aside, progress)
+        removal.delete(aside)
         return RemovedUser(str(address), "deleted", None)
 
     # ---- aliases
@@ -229,11 +220,6 @@ class Accounts:
         if user is None:
             raise Missing(f"no user {address}")
         return user, self.mailboxes.of(domain, user.local)
-
-    def require_user(self, address: Address) -> None:
-        """Raises Missing; a user whose file is malformed is there all the same."""
-        with suppress(Unavailable):
-            self.user(address)
 
     def require_free(self, address: Address) -> None:
         """Raises Exists where a user or an alias has the address; Missing (the domain), Unavailable."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
 
 from mailserver.durable import files
 
@@ -42,16 +41,11 @@ def set_aside(mailbox: str) -> list[str]:
         return []
 
 
-def delete(mailbox: str, progress: Callable[[int, int], None]) -> None:
+def delete(mailbox: str) -> None:
     """Remove a directory and all in it for good, following no link. Raises OSError."""
-    total = sum(len(names) for _, _, names, _ in os.fwalk(mailbox))
-    done = 0
     for _, directories, names, fd in os.fwalk(mailbox, topdown=False):
         for name in names:
             os.unlink(name, dir_fd=fd)
-            done += 1
-            if done % 100 == 0:
-                progress(done, total)
         for name in directories:
             _remove_directory(name, fd)
     os.rmdir(mailbox)

@@ -5,15 +5,7 @@ from __future__ import annotations
 import click
 
 from mailserver.config import values
-from mailserver.mail.address import Address, AddressError, canonical_domain, parse_mailbox
-
-
-def address(text: str) -> Address:
-    """`local@domain`."""
-    try:
-        return parse_mailbox(text)
-    except AddressError as error:
-        raise click.BadParameter(f"{text!r} is no address such as ann@example.org: {error}") from None
+from mailserver.mail.address import AddressError, canonical_domain
 
 
 def domain(text: str) -> str:
@@ -22,23 +14,6 @@ def domain(text: str) -> str:
         return canonical_domain(text)
     except AddressError:
         raise click.BadParameter(f"{text!r} is no domain such as example.org") from None
-
-
-def duration(text: str) -> values.Duration:
-    """`30d`."""
-    try:
-        return values.Duration(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: {error}") from None
-
-
-def size(text: str) -> str:
-    """`50M`, kept as it was written."""
-    try:
-        values.Size(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: {error}") from None
-    return text
 
 
 def endpoint(text: str) -> values.EndpointText:
