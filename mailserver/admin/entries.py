@@ -149,6 +149,20 @@ class QueueDetails(Struct, frozen=True):
     recipients: tuple[QueueRecipient, ...]
 
 
+class QueueDestination(Struct, frozen=True):
+    """Where mail of the queue goes: messages on their way, that `wait` for a turn, and that could not go.
+
+    `blocked_until` is None where it is not left alone, `reply` what was said when it last failed.
+    """
+
+    route: str
+    running: int
+    waiting: int
+    parked: int
+    blocked_until: str | None
+    reply: str
+
+
 class QueueResult(Struct, frozen=True):
     """How many messages a command was obeyed for."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from mailserver.admin.entries import QueueDetails, QueueEntry, QueueResult
+from mailserver.admin.entries import QueueDestination, QueueDetails, QueueEntry, QueueResult
 from mailserver.admin.refused import Refused
 from mailserver.admin.requests import COMMANDED, Answer, Request, Verb
 from mailserver.directory.entries import Missing
@@ -41,6 +41,10 @@ class Office:
         if shown is None:
             raise Missing(f"no message {entry_id} in the queue")
         return shown
+
+    async def destinations(self) -> tuple[QueueDestination, ...]:
+        """At most `requests.LISTED`. Raises Refused."""
+        return (await self._done(Request("destinations"))).destinations
 
     async def command(
         self, verb: Verb, ids: Sequence[str] | None, among: Callable[[QueueEntry], bool] = lambda entry: True

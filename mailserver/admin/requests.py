@@ -12,19 +12,19 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from mailserver.admin.entries import QueueDetails, QueueEntry, QueueRecipient
-from mailserver.queue.desk import Listed
+from mailserver.admin.entries import QueueDestination, QueueDetails, QueueEntry, QueueRecipient
+from mailserver.queue.desk import Destination, Listed
 from mailserver.queue.entry import Entry, Queued, Status, Unreadable
 from mailserver.queue.spool import Missing
 
 LISTED = 1000  # entries of one answer
 COMMANDED = 100  # ids of one request
 
-Verb = Literal["list", "show", "troubles", "retry", "hold", "release", "drop"]
+Verb = Literal["list", "show", "destinations", "troubles", "retry", "hold", "release", "drop"]
 
 
 class Request(Struct, frozen=True):
-    """What is asked of the queue: entries after an id, relays' troubles, something for entries with `ids`."""
+    """What is asked of the queue: entries after an id, destinations, troubles, something for `ids`."""
 
     verb: Verb
     ids: tuple[str, ...] = ()
@@ -39,6 +39,7 @@ class Answer(Struct, frozen=True):
 
     listed: tuple[QueueEntry, ...] = ()
     shown: QueueDetails | None = None
+    destinations: tuple[QueueDestination, ...] = ()
     troubles: dict[str, str] = {}
     done: int = 0
     missing: tuple[str, ...] = ()
@@ -51,6 +52,8 @@ class Desk(Protocol):
     def listing(self, most: int, after: str = "") -> Awaitable[list[Listed]]: ...
 
     def show(self, entry_id: str) -> Awaitable[Entry]: ...
+
+    def destinations(self) -> Awaitable[list[Destination]]: ...
 
     def troubles(self) -> Awaitable[Mapping[str, str]]: ...
 
@@ -68,6 +71,8 @@ async def perform(desk: Desk, request: Request) -> Answer:
     try:
         if request.verb == "list":
             return Answer(listed=tuple(map(_entry, await desk.listing(LISTED, request.after))))
+        if request.verb == "destinations":
+            return Answer(destinations=tuple(map(_destination, (await desk.destinations())[:LISTED])))
         if request.verb == "troubles":
             return Answer(troubles=dict(await desk.troubles()))
         if request.verb == "show":
@@ -109,6 +114,11 @@ def _entry(listed: Listed) -> QueueEntry:
         tuple(str(queued.recipient.address) for queued in waiting),
         next((queued.reply for queued in waiting if queued.reply), ""),
     )
+
+
+def _destination(found: Destination) -> QueueDestination:
+    blocked = _time(found.blocked_until) if found.blocked_until else None
+    return QueueDestination(found.route, found.running, found.waiting, found.parked, blocked, found.reason)
 
 
 def _details(entry: Entry) -> QueueDetails:

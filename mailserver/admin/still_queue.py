@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from msgspec.structs import replace
 
 from mailserver import maillog
-from mailserver.queue.desk import Listed, State
+from mailserver.queue.desk import Destination, Listed, State
 from mailserver.queue.entry import Entry, Queued, Status, Unreadable
 from mailserver.queue.spool import Missing, Spool
 
@@ -30,6 +30,10 @@ class StillQueue:
         except FileNotFoundError:  # there never was a message
             return []
         return [self._listed(entry_id, due) for entry_id, due in names]
+
+    async def destinations(self) -> list[Destination]:
+        """Nothing goes anywhere."""
+        return []
 
     async def show(self, entry_id: str) -> Entry:
         return self._spool.load(entry_id)

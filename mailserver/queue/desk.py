@@ -78,7 +78,7 @@ class Desk:
         round_ = self._runner.rounds.get(entry_id)
         return round_.entry if round_ else await self._pool.run(self._spool.load, entry_id)
 
-    def destinations(self) -> list[Destination]:
+    async def destinations(self) -> list[Destination]:
         """Where mail is going, and where it cannot go."""
         now = self._runner.clock()
         return [

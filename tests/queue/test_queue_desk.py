@@ -238,10 +238,10 @@ def test_listing(world: World) -> None:
 def test_destinations(world: World) -> None:
     async def story() -> None:
         await asyncio.sleep(1)
-        (dead,) = [line for line in world.desk.destinations() if line.route == "dead.test"]
+        (dead,) = [line for line in await world.desk.destinations() if line.route == "dead.test"]
         assert dead.blocked_until > world.clock()
         assert "connection refused" in dead.reason
-        (busy,) = [line for line in world.desk.destinations() if line.route == "slow.test"]
+        (busy,) = [line for line in await world.desk.destinations() if line.route == "slow.test"]
         assert (busy.running, busy.waiting, busy.parked) == (1, 1, 8)
         await asyncio.sleep(100)
 
@@ -258,4 +258,4 @@ def test_destinations(world: World) -> None:
     for number in range(10):
         world.accept(f"u{number}@slow.test")
     world.run(story())
-    assert [line.route for line in world.desk.destinations()] == ["dead.test"]
+    assert [line.route for line in asyncio.run(world.desk.destinations())] == ["dead.test"]

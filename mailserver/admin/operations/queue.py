@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from mailserver.admin.entries import QueueDetails, QueueEntry, QueueResult
+from mailserver.admin.entries import QueueDestination, QueueDetails, QueueEntry, QueueResult
 from mailserver.admin.operation import COUNT, FLAG, Kind, Operation, Parameter, Scope
 from mailserver.admin.queue import Office
 from mailserver.admin.refused import Forbidden, Refused
@@ -61,6 +61,10 @@ async def watch(call: Call) -> AsyncIterator[list[QueueEntry]]:
 
 async def show(call: Call, id: str) -> QueueDetails:
     return _details(call.operator, await Office(call.server.ask_queue).show(id))
+
+
+async def destinations(call: Call) -> list[QueueDestination]:
+    return list(await Office(call.server.ask_queue).destinations())
 
 
 async def _command(call: Call, verb: Verb, ids: tuple[str, ...], all: bool) -> QueueResult:
@@ -147,6 +151,12 @@ OPERATIONS = (
         (Parameter("id", QUEUE_ID),),
         _LOOKS,
         Scope.VIEW,
+    ),
+    Operation(
+        "queue destinations",
+        "Where mail is going now, and where it cannot go, and why.",
+        destinations,
+        roles=frozenset({Role.HELP_DESK, Role.AUDITOR}),
     ),
     *(
         Operation(
