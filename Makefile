@@ -42,13 +42,13 @@ $(PYTHON):
 	$(PYTHON3) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml | $(PYTHON)
-	$(PIP) --editable .
+	$(PIP) --editable '.[console]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(PYTHON)
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[console,test]'
 	@touch $(VENV)/.run $@
 
 $(VENV)/.lint: pyproject.toml | $(PYTHON)
-	$(PIP) --editable '.[test,lint]'
+	$(PIP) --editable '.[console,test,lint]'
 	@touch $(VENV)/.run $(VENV)/.test $@
