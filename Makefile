@@ -2,7 +2,7 @@
 # make test   the tests
 # make lint   style, types, and which package may import which
 # make bench  the benchmark
-# make torture  the torture and fuzz tests, for longer (TIMES=20)
+# make torture  the torture and fuzz tests, for much longer (TIMES=20)
 # make clean  remove what the other targets made; never mail, users or certificates
 #
 # Needs python3 (3.11 or later, with venv) and make; everything else goes into .venv.

@@ -38,7 +38,11 @@ class Pool:
             raise Busy(self.name)
         self._taken += 1
         loop = asyncio.get_running_loop()
-        job = self._executor.submit(fn, *args, **kwargs)
+        try:
+            job = self._executor.submit(fn, *args, **kwargs)
+        except (RuntimeError, MemoryError):  # no memory for one more thread; one that is there may do it yet
+            self._taken -= 1
+            raise Busy(self.name) from None
         job.add_done_callback(lambda _: self._give_back(loop))
         return await asyncio.wrap_future(job, loop=loop)
 

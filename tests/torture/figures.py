@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import os
 
+FULL = 20  # what `make torture` asks for
 SCALE = max(1, int(os.environ.get("TORTURE", "1")))
 
 measured: list[tuple[str, str]] = []
+
+
+def times(normal: int, full: int) -> int:
+    """How often: `normal` in every run, `full` by `make torture`, and in proportion for other scales."""
+    return max(normal, full * SCALE // FULL) if SCALE > 1 else normal
 
 
 def report(subject: str, **values: object) -> None:

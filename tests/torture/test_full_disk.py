@@ -1,6 +1,7 @@
 """No room: 4xx and never 5xx, nothing half-done left, reading and deleting go on, and all is well once there is room.
 
-The state is on a small ext4 of its own, with too few blocks in one test and too few inodes in the other.
+The state is on a small ext4 of its own, with too few blocks in one test and too few inodes in the other; or one
+mailbox alone is, and then the others notice nothing.
 """
 
 from __future__ import annotations
@@ -123,3 +124,55 @@ def test_full(disk: Callable[[bool], None], tmp_path: Path, request: pytest.Fixt
         refusals=dict(replies),
         slowest_answer=f"{max(answered) * 1000:.0f} ms",
     )
+
+
+def test_full_mailbox(disk: Callable[[bool], None], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Its owner has moved it to a disk of its own."""
+    server = Server(tmp_path, users=2)
+    full, other = server.users
+    server.mailbox(full).parent.mkdir(parents=True)
+    server.mailbox(full).symlink_to(tmp_path / "state" / "mailbox")
+    (tmp_path / "state" / "mailbox").mkdir()
+    kept: dict[str, set[str]] = {full: set(), other: set()}
+    refused: Counter[str] = Counter()
+
+    async def send(octets: int, *users: str) -> bool:
+        mail = Mail.make(octets)
+        async with await Smtp.connect(server.smtp) as client:
+            await client.hello()
+            reply = await client.deliver(mail, users)
+        if reply[:3] == b"250":
+            for user in users:
+                kept[user].add(mail.id)
+            return True
+        assert reply[:1] == b"4", reply
+        refused[reply[:9].decode()] += 1
+        return False
+
+    async def torture() -> str:
+        assert await send(2000, full, other)
+        disk(True)
+        for octets in (200, 100_000):
+            assert await send(octets, other)
+            assert not await send(octets, full)
+            assert not await send(octets, full, other)
+        async with await Pop3.connect(server.pop3) as client:
+            assert (await client.login(full)).startswith(b"+OK")
+            assert len(await client.listing(b"RETR 1")) > 2
+            assert (await client.command(b"DELE 1")).startswith(b"+OK")
+            assert (await client.command(b"QUIT")).startswith(b"+OK")
+        disk(False)
+        began = time.monotonic()
+        while not await send(100_000, full, other):
+            assert time.monotonic() < began + 5
+            await asyncio.sleep(0.05)
+        await nothing_left(server)
+        return f"{time.monotonic() - began:.2f} s"
+
+    with server.running():
+        back = asyncio.run(torture())
+        for user in server.users:
+            found = [whole_id(file.read_bytes()) for file in server.stored(user)]
+            assert sorted(map(str, found)) == sorted(kept[user])
+    what = request.node.callspec.params["disk"]
+    report(f"no {what} left for one mailbox", lost=0, refusals=dict(refused), back_after=back)

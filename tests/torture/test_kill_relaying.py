@@ -21,11 +21,11 @@ from pathlib import Path
 
 from remote_host import RemoteHost, Taken
 from torture.clients import Mail, Smtp, whole_id
-from torture.figures import SCALE, report
+from torture.figures import report, times
 from torture.relaying import SENDER, Relaying, arrived, drained, relaying
 from torture.running import Server
 
-KILLS = 10 * SCALE
+KILLS = times(10, 300)
 SENDERS = 8
 
 

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from torture.clients import Closed, Connection, Mail, Pop3, Smtp
-from torture.figures import SCALE, report
+from torture.figures import report, times
 from torture.running import Server
 
-SESSIONS = 3000 * SCALE
-WARM_UP = 1000
+SESSIONS = times(3_000, 100_000)
+WARM_UP = times(1_000, 10_000)
 AT_ONCE = 24
 PLACES = 60
-GROWTH = 15 << 20  # octets; the goal is 5 MB over 100,000 sessions, after the first 10,000
+GROWTH = 15 << 20  # octets; the goal is 5 MB over 100,000 sessions after 10,000, as `make torture` has them
 
 LIMITS = f"[limits]\nconnections = {PLACES}\nconnections_per_address = {PLACES}\n"
 
