@@ -35,8 +35,9 @@ class Clock:
 
 
 def main() -> None:
-    clock, real = Clock(Path(sys.argv.pop(1))), time.time
+    clock, real, real_ns = Clock(Path(sys.argv.pop(1))), time.time, time.time_ns
     time.time = lambda: real() + clock.wrong  # before any module of the server asks for it
+    time.time_ns = lambda: real_ns() + int(clock.wrong * 1e9)
     from mailserver.cli import main as run
 
     run()
