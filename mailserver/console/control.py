@@ -138,6 +138,8 @@ class Control(asyncio.StreamReaderProtocol):
             await self._say({"refused": f"a request has at most {LINE} octets"})
         except TimeoutError:
             maillog.event("session-timed-out", peer=self._peer.address)
+        except OSError:
+            raise _Gone from None
         return b""
 
     async def _answer(self, operator: Operator, line: bytes) -> None:

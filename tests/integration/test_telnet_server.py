@@ -71,7 +71,7 @@ def test_an_owner_administers_while_mail_comes_in(begun):
             await client.until_shown("event=received.*to=ann@example.test")
             client.type("\x03")
             await client.until("> $")
-            assert await client.ask("reload") == ["done"]
+            assert await client.ask("reload") == ["the server serves with what the files say"]
             shown = await client.ask("status")
             assert ["workers", "1"] in [line.split() for line in shown]
             client.enter("status --watch")
@@ -118,7 +118,7 @@ def test_the_python_prompt_is_switched_on_and_off_while_it_serves(begun):
             await client.until("owner> $")
             assert await client.ask("python") == ["no such command"]
             begun.site.settings(listeners, "[console]\npython = true\n", top="workers = 1\n")
-            assert await client.ask("reload") == ["done"]
+            assert await client.ask("reload") == ["the server serves with what the files say"]
             await client.ask("python", ">>> $")
             shown = await client.ask('(await perform("status")).workers', ">>> $")
             assert shown == ["1"]
