@@ -258,10 +258,12 @@ def test_a_refusal_in_the_midst_of_the_content(kind: str, tmp_path: Path, size: 
 
 @over_network
 def test_a_host_that_stops_reading(kind: str, tmp_path: Path) -> None:
+    letter = b"Subject: big\n\n" + b"x" * 20_000_000 + b"\n"
+    big = delivery(tmp_path, TWO[0], letter=letter)._replace(size=1000)
+
     async def whole() -> None:
         async with harness(kind, {"content": DEAF}, tmp_path) as (courier, _):
-            letter = b"Subject: big\n\n" + b"x" * 20_000_000 + b"\n"
-            (outcome,) = await courier.deliver(delivery(tmp_path, TWO[0], letter=letter)._replace(size=1000))
+            (outcome,) = await courier.deliver(big)
             assert told([outcome]) == [BROKEN]
 
     asyncio.run(whole())

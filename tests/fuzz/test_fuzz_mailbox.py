@@ -268,26 +268,29 @@ DELIVER = st.tuples(
     st.sampled_from(["well", "well", "well", "refused", "cut off"]),
 )
 COMMAND = st.one_of(
-    st.tuples(st.sampled_from(["RETR", "DELE", "DELE", "UIDL", "STAT", "RSET"]), st.integers(0, 5)), DELIVER
+    st.tuples(
+        st.sampled_from(["RETR", "DELE", "DELE", "DELE", "UIDL", "UIDL", "STAT", "RSET"]), st.integers(0, 4)
+    ),
+    DELIVER,
 )
 READ = st.tuples(
     st.just("read"),
     st.sampled_from(USERS),
-    st.lists(COMMAND, max_size=8),
+    st.lists(COMMAND, min_size=1, max_size=8),
     st.sampled_from(["quit", "quit", "cut off"]),
 )
-ACTION = st.one_of(
-    DELIVER,
-    DELIVER,
-    READ,
-    READ,
+COMEBACK = st.one_of(
+    st.tuples(st.just("restore"), st.sampled_from(USERS), st.integers(0, 5)),
     st.tuples(st.just("restore"), st.sampled_from(USERS), st.integers(0, 5)),
     st.tuples(st.just("purge"), st.sampled_from(USERS)),
 )
+# A mailbox of some messages first, then deletions that count, and what brings them back.
+BEGINNING = [("deliver", ["ann", "bob"], [b"%d" % n], "well") for n in range(3)]
+LIFE = st.lists(st.one_of(DELIVER, READ, READ, COMEBACK), min_size=2, max_size=12)
 
 
 @settings(max_examples=60 * SCALE, deadline=None)
-@given(st.lists(ACTION, max_size=12), st.integers(0, 1 << 30))
+@given(LIFE.map(lambda life: [*BEGINNING, *life]), st.integers(0, 1 << 30))
 @example(
     [
         ("deliver", ["ann", "bob"], [b".x", b"."], "well"),
@@ -302,6 +305,15 @@ ACTION = st.one_of(
         ("read", "ann", [("UIDL", 0), ("RETR", 0), ("RETR", 2), ("DELE", 1)], "cut off"),
     ],
     1,
+)
+@example(
+    [
+        *BEGINNING,
+        ("read", "ann", [("UIDL", 0), ("DELE", 0)], "quit"),
+        ("restore", "ann", 0),
+        ("read", "ann", [("UIDL", 0), ("RETR", 0), ("DELE", 1)], "quit"),
+    ],
+    0,
 )
 def test_life_of_mailboxes(office: Office, actions: list[tuple[Any, ...]], seed: int) -> None:
     events: list[str] = []
