@@ -34,7 +34,7 @@ from mailserver.transport.driver import Connections, Driver, Timeouts
 
 USERS = ("ann", "bob")
 HEADER = re.compile(
-    rb"Return-Path: <[^\n]*>\n(?:Delivered-To: [^\n]*\n)?Received: from [^\n]*\n(?:\t[^\n]*\n)+"
+    rb"Return-Path: <[^\n]*>\n(?:Delivered-To: [^\n]*\n)?Received: from [^\n]*\n\tby [^\n]*(?:\n\tfor [^\n]*)?\n"
 )
 
 
