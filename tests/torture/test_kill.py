@@ -131,7 +131,11 @@ def test_no_acknowledged_copy_is_lost_or_torn(tmp_path: Path) -> None:
 
     seed = random.randrange(1 << 32)
     print("seed", seed)
-    load = asyncio.run(torture(seed))
+    try:
+        load = asyncio.run(torture(seed))
+    finally:
+        if server.process.poll() is None:
+            server.kill()
     with server.running():
         assert server.staged() == []
         copies = count_copies(server)
