@@ -62,10 +62,10 @@ class _Brokers(Factory):
 
 
 class Call(NamedTuple):
-    """A message to an object of ours; `answered`: whether the client waits."""
+    """A message to an object of ours, None if there is no such one; `answered`: whether the client waits."""
 
     number: int
-    target: int | bytes
+    target: Reference | None
     name: bytes
     answered: bool
     args: Expression
@@ -169,13 +169,18 @@ class Broker(pb.Broker):
                 args,
                 kw,
             ] if self.currentDialect:
-                self._call(Call(number, target, name[:NAME], bool(answered), args, kw))
+                self._call(Call(number, self._held(target), name[:NAME], bool(answered), args, kw))
             case [b"decref", int(number)] if number in self.localObjects:
                 self.proto_decref(number)
             case [b"decache", int(number)] if number in self.remotelyCachedObjects:
                 self.proto_decache(number)
             case _:
                 self._close("unexpected")
+
+    def _held(self, target: int | bytes) -> Reference | None:
+        """The object called, looked up at once: the client may let go of it right behind the call."""
+        local = self.localObjects.get(target)
+        return None if local is None else local.object
 
     def _call(self, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(self._carry_out(call))
@@ -205,10 +210,9 @@ class Broker(pb.Broker):
         return self._encoded([b"answer", call.number, jelly.jelly(result, self.security)])
 
     async def _result(self, call: Call) -> object:
-        local = self.localObjects.get(call.target)
-        if local is None:
+        if call.target is None:
             raise Refused("no such object")
-        method = local.object.method(call.name.decode(errors="replace"))
+        method = call.target.method(call.name.decode(errors="replace"))
         args, kwargs = (values.read(part, self._refer) for part in (call.args, call.kwargs))
         if not isinstance(args, tuple) or not isinstance(kwargs, dict):
             raise values.NotAllowed("expected arguments")

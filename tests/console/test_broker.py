@@ -141,6 +141,16 @@ await wrong(users.callRemote("user", "bob@example.test"))
     ]
 
 
+def test_a_reference_nobody_keeps_is_good_for_the_call_it_was_made_for(says):
+    """A stock client lets go of it right behind the call, in the same segment."""
+    body = """
+ann = await (await me.callRemote("users")).callRemote("user", "ann@example.test")
+say((await ann.callRemote("show"))["address"])
+say((await (await (await me.callRemote("users")).callRemote("user", "ann@example.test")).callRemote("show"))["address"])
+"""
+    assert says(authenticated("owen", body)) == ["ann@example.test"] * 2
+
+
 def test_arguments_that_make_no_sense_are_refused_in_words(says):
     body = """
 domains, aliases = await me.callRemote("domains"), await me.callRemote("aliases")
