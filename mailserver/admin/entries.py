@@ -113,6 +113,7 @@ class QueueEntry(Struct, frozen=True):
     """A message in the queue: `recipients` that wait, `state` of `queue.desk.State`, the last `reply`.
 
     `arrived`, `next_attempt`, `size`, `sender` are None where the entry cannot be read or is held.
+    `domain` is whose message it is, by `queue.entry.Entry.domain`.
     """
 
     id: str
@@ -123,6 +124,7 @@ class QueueEntry(Struct, frozen=True):
     sender: str | None
     recipients: tuple[str, ...]
     reply: str
+    domain: str = ""
 
 
 class QueueRecipient(Struct, frozen=True):
@@ -138,7 +140,10 @@ class QueueRecipient(Struct, frozen=True):
 
 
 class QueueDetails(Struct, frozen=True):
-    """One message in the queue; `user` is who submitted it, `sender` empty for a bounce."""
+    """One message in the queue; `user` is who submitted it, `sender` empty for a bounce.
+
+    `domain` is whose message it is, by `queue.entry.Entry.domain`.
+    """
 
     id: str
     held: bool
@@ -146,6 +151,7 @@ class QueueDetails(Struct, frozen=True):
     size: int
     sender: str
     user: str
+    domain: str
     recipients: tuple[QueueRecipient, ...]
 
 
@@ -283,6 +289,13 @@ class StoryStep(Struct, frozen=True):
     id: str
     event: str
     text: str
+
+
+class Story(Struct, frozen=True):
+    """What became of a message."""
+
+    message: str
+    steps: tuple[StoryStep, ...]
 
 
 class AuditEntry(Struct, frozen=True):

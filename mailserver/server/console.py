@@ -55,7 +55,13 @@ class ConsoleProcess:
         self._connections = Connections()
         self._hashing = Pool("hash", threads=1, waiting=64)
         self._storage = Pool("operations", threads=4, waiting=256)
-        self._server = RunningServer(grounds, self._connections, self._storage, self.follow)
+        self._server = RunningServer(
+            grounds,
+            self._connections,
+            self._storage,
+            self.follow,
+            lambda endpoints: self._doors.leave(endpoints),
+        )
         operators = Operators(config, self._hashing, grounds.shared.counts)
         self._administration = Administration(config, self._server, self._storage, operators)
         desk = FrontDesk(self._administration, operators, lambda: self._config.console, self._connections)
@@ -76,6 +82,8 @@ class ConsoleProcess:
         await self._doors.open_control(self._grounds.state.control_socket)
         maillog.event("console-serving", process=os.getpid())
         say()
+        async with self._following:
+            await self._note_hand_edit()  # or nobody could go back to what it began with
         await self._stop.wait()
         for chore in chores:
             chore.cancel()

@@ -305,7 +305,7 @@ LOG = """\
 def test_what_became_of_a_message(there):
     with open(there.config.log_file, "w") as file:
         file.write(LOG)
-    steps = there.perform(AUDITOR, "explain", subject="M1")
+    steps = there.perform(AUDITOR, "explain", subject="M1").steps
     assert [(one.at[-5:], one.id, one.event) for one in steps] == [
         (".000Z", "M1", "received"),
         (".200Z", "M1", "queued"),

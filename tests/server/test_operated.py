@@ -201,6 +201,43 @@ def test_listeners_of_operators_come_and_go_live(begun: Begun) -> None:
             assert "telnet" in [one["protocol"] for one in operator.ask("session list")]
 
 
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_port_goes_from_mail_to_operators_and_back(begun: Begun, kind: str) -> None:
+    pytest.importorskip("twisted")
+    place = f"tcp:127.0.0.1:{begun.other}" if kind == "tcp" else f"unix:{begun.site.mail}/x.sock"
+
+    def greeting() -> bytes:
+        with socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX) as sock:
+            sock.settimeout(serving.LIMIT)
+            sock.connect(("127.0.0.1", begun.other) if kind == "tcp" else place.removeprefix("unix:"))
+            return sock.recv(2)
+
+    mail, telnet = b"22", b"\xff\xfb"
+    with begun.operator() as operator:
+        operator.ask(f"listener add smtp {place}")
+        for _ in range(2):
+            operator.ask(f"config set 'listener[{place}].protocol' telnet")
+            assert greeting() == telnet
+            operator.ask(f"config set 'listener[{place}].protocol' smtp")
+            assert greeting() == mail
+        for protocol, there in (("telnet", mail), ("smtp", telnet)):
+            operator.ask(f"config set 'listener[{place}].protocol' {protocol} --confirm 1s")
+            assert greeting() != there
+            begun.server.event("config-taken-back")
+            begun.server.event("reloaded")
+            until(lambda there=there: listens_at(greeting) == there)
+            operator.ask(f"config set 'listener[{place}].protocol' {protocol}")
+            assert greeting() != there
+        assert begun.server.events("listener-failed") == []
+
+
+def listens_at(greeting: Callable[[], bytes]) -> bytes:
+    try:
+        return greeting()
+    except OSError:
+        return b""
+
+
 # ---- the end
 
 
@@ -315,3 +352,23 @@ def test_a_server_that_is_killed_comes_back_with_what_was_confirmed() -> None:
             assert (site.config / "mailserver.toml").read_bytes() == before
             with Operator(site.mail) as operator, pytest.raises(Refused, match="no change waits"):
                 operator.ask("config confirm")
+
+
+def test_what_a_server_began_with_is_a_version(begun: Begun) -> None:
+    """Also where a person is the first to change the file."""
+    file = begun.site.config / "mailserver.toml"
+    before = file.read_text()
+    with begun.operator() as operator:
+        until(lambda: bool(operator.ask("config history")))
+        file.write_text(before + "# more\n")
+        operator.ask("reload")
+        assert [one["number"] for one in operator.ask("config history")] == [1, 2]
+        operator.ask("config rollback 1")
+    assert file.read_text() == before
+
+
+def test_a_message_is_explained_as_a_whole(begun: Begun) -> None:
+    """One value, however many steps."""
+    with begun.operator() as operator:
+        [found] = operator.ask("explain postmaster@example.test")
+        assert found["steps"]

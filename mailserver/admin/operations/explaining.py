@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailserver.admin import logs
-from mailserver.admin.entries import AuditEntry, Explanation, LogLine, StoryStep
+from mailserver.admin.entries import AuditEntry, Explanation, LogLine, Story
 from mailserver.admin.explain import Question, explain
 from mailserver.admin.operation import ADDRESS, COUNT, FLAG, TEXT, Operation, Parameter, Scope
 from mailserver.admin.operations.operators import OPERATOR
@@ -26,7 +26,7 @@ _AUDITED = 100  # by default
 
 async def explain_(
     call: Call, subject: str, sender: Address | None = None, submitted: bool = False, size: int = 0
-) -> Explanation | list[StoryStep]:
+) -> Explanation | Story:
     if "@" in subject or subject.lower() == "postmaster":
         question = Question(subject, sender, submitted, size)
         return await explain(call.config, question, call.operator, call.administration.pool)
@@ -34,7 +34,7 @@ async def explain_(
         raise Refused("expected an address, as a client says it to RCPT, or the id of a message")
     if call.operator.role not in (Role.OWNER, Role.AUDITOR) or not call.operator.of_server:
         raise Forbidden(f"{call.operator.name} may explain addresses alone")
-    return await call.blocking(logs.tell, call.config, subject)
+    return Story(subject, tuple(await call.blocking(logs.tell, call.config, subject)))
 
 
 def trace(call: Call, id: str) -> list[LogLine]:
