@@ -77,11 +77,14 @@ def _destination(message: Message, wire_size: int, place: Local, *, strict: bool
 
 
 class Message:
-    """A message on its way in: `id` names it in the log, in its Received field and in its file names."""
+    """A message on its way in: `id` names it in the log, in its Received field and in the queue.
+
+    It is the first two parts of its name in mailboxes: ids are in the order of their times, as texts too.
+    """
 
     def __init__(self, staging: str) -> None:
         self.unique = unique_name()
-        self.id = self.unique.split(".")[1]
+        self.id = "".join(self.unique.split(".")[:2])
         self.staged = Staged(os.path.join(staging, self.unique))
 
 
