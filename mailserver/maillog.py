@@ -8,8 +8,10 @@ Not here: tracebacks for people debugging (there are none in normal running), me
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import threading
 import time
 from collections import Counter, deque
@@ -98,7 +100,13 @@ class MailLog:
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    """A log is a regular file that nobody runs: no pipe to wait for, no program to spoil. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) or mode & 0o111:
+        os.close(fd)
+        raise OSError(errno.EINVAL, "expected a regular file that is not executable", path)
+    return fd
 
 
 def _write_all(fd: int, data: bytes) -> None:

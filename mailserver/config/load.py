@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from mailserver.config.explain import finding, unknown
 from mailserver.config.model import Config, Listener, Relay, Settings
+from mailserver.config.private import misplaced
 from mailserver.config.statements import Path
 from mailserver.config.values import DomainName, PathText
 from mailserver.transport.endpoint import parse as parse_endpoint
@@ -83,8 +84,9 @@ def examine(data: bytes, directory: str) -> tuple[Config | None, list[Problem]]:
     if settings is None:
         return None, problems
     found = [*listener_problems(settings.listeners), *relay_problems(settings.relays)]
-    problems = [Problem(file, key, problem) for key, problem in found]
-    return (None, problems) if problems else (_resolve(settings, directory), [])
+    config = _resolve(settings, directory)
+    problems = [Problem(file, key, problem) for key, problem in [*found, *misplaced(config)]]
+    return (None, problems) if problems else (config, [])
 
 
 def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from mailserver.config.load import ConfigError, listener_problems
 from mailserver.config.model import Config, Listener
+from mailserver.config.private import misplaced
 
 SOURCE = "command line"
 
@@ -34,7 +35,7 @@ class Overrides(Struct, frozen=True, kw_only=True):
         listeners = kept + self.listeners
         for key, problem in listener_problems(listeners):
             raise ConfigError(SOURCE, key, problem)
-        return replace(
+        changed = replace(
             config,
             listeners=listeners,
             user=self.user or config.user,
@@ -43,3 +44,6 @@ class Overrides(Struct, frozen=True, kw_only=True):
             log_file=os.path.abspath(self.log_file) if self.log_file else config.log_file,
             pid_file=os.path.abspath(self.pid_file) if self.pid_file else config.pid_file,
         )
+        for key, problem in misplaced(changed):
+            raise ConfigError(SOURCE, key, problem)
+        return changed

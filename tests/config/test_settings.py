@@ -265,3 +265,36 @@ def test_a_configuration_cannot_be_changed(tmp_path):
     with pytest.raises(AttributeError):
         config.hostname = "y.test"
     assert msgspec.structs.replace(config, hostname="y.test") != config
+
+
+OWN = ["mailserver.toml", "domains/a.test/domain.toml", "operators/x", "tls/x/privkey.pem", ".history/1.toml"]
+
+
+@pytest.mark.parametrize("key", ["log_file", "pid_file"])
+@pytest.mark.parametrize("path", [*OWN, "secrets/out", "../maildirs/.queue/x", "link", "linked/x"])
+def test_logs_and_process_numbers_destroy_no_file_of_the_server(tmp_path, key, path):
+    (tmp_path / "link").symlink_to("mailserver.toml")
+    (tmp_path / "linked").symlink_to("domains")
+    assert problems(tmp_path, f'hostname = "x.test"\n{key} = "{path}"\n') == [
+        f"{key}: expected a file that is not the server's own"
+    ]
+
+
+@pytest.mark.parametrize("path", ["mailserver.toml", "operators/x", "domains/a.test/users/ann"])
+def test_what_is_secret_here_is_no_password_for_a_relay(tmp_path, path):
+    relay = f'[[relay]]\nname = "out"\nhosts = ["x.test:587"]\nuser = "me"\nsecret_file = "{path}"\n'
+    assert problems(tmp_path, f'hostname = "x.test"\n{relay}') == [
+        "relay[0].secret_file: expected a file that is not the server's own"
+    ]
+
+
+def test_a_log_does_not_go_into_the_secret_of_a_relay(tmp_path):
+    relay = '[[relay]]\nname = "out"\nhosts = ["x.test:587"]\nuser = "me"\nsecret_file = "/etc/secret"\n'
+    found = problems(tmp_path, f'hostname = "x.test"\nlog_file = "/etc/../etc/secret"\n{relay}')
+    assert found == ["log_file: expected a file that is not the server's own"]
+
+
+def test_what_the_command_line_gives_destroys_no_file_of_the_server(tmp_path):
+    config, _ = read(tmp_path, 'hostname = "x.test"\n')
+    with pytest.raises(load.ConfigError, match="command line: pid_file: expected a file that is not"):
+        Overrides(pid_file=str(tmp_path / "mailserver.toml")).apply(config)
