@@ -130,14 +130,17 @@ class Administered:
         with open(f"{maildir.path}/.Trash/cur/{unique}:2,T", "wb") as file:
             file.write(b"From: eve@far.test\nSubject: hi\n\nx\n")
 
-    def queue(self, entry_id: str, sender: str, *recipients: str) -> None:
-        """Put a message into the queue."""
+    def queue(
+        self, entry_id: str, sender: str, *recipients: str, user: str | None = None, forwarded_by: str = ""
+    ) -> None:
+        """Put a message into the queue, from a sender who has logged in, or from `user`."""
         source = os.path.join(self.spool.root, "tmp", entry_id)
         with open(source, "wb") as file:
             file.write(b"Subject: x\n\nx\n")
         given = tuple(Recipient(parse_mailbox(recipient)) for recipient in recipients)
-        envelope = Envelope(parse_mailbox(sender) if sender else None, given)
-        departure = self.spool.destination(entry_id, envelope, size=14, wire_size=17, user=sender)
+        envelope = Envelope(parse_mailbox(sender) if sender else None, given, forwarded_by=forwarded_by)
+        user = sender if user is None else user
+        departure = self.spool.destination(entry_id, envelope, size=14, wire_size=17, user=user)
         departure.prepare(source)
         departure.link(source, last=True)
 

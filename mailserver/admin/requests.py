@@ -113,6 +113,7 @@ def _entry(listed: Listed) -> QueueEntry:
         str(entry.sender or ""),
         tuple(str(queued.recipient.address) for queued in waiting),
         next((queued.reply for queued in waiting if queued.reply), ""),
+        entry.domain,
     )
 
 
@@ -129,6 +130,7 @@ def _details(entry: Entry) -> QueueDetails:
         entry.size,
         str(entry.sender or ""),
         entry.user,
+        entry.domain,
         tuple(_recipient(queued, entry.held) for queued in entry.recipients),
     )
 

@@ -30,7 +30,10 @@ class Recipient(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """`sender` None is the null sender; `ret` and `envid` as in RFC 3461 §4.3 and §4.4."""
+    """`sender` None is the null sender; `ret` and `envid` as in RFC 3461 §4.3 and §4.4.
+
+    `forwarded_by` is the domain of the alias that sends the message on; empty where none does.
+    """
 
     sender: Address | None
     recipients: tuple[Recipient, ...] = ()
@@ -38,6 +41,7 @@ class Envelope(msgspec.Struct, frozen=True):
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+    forwarded_by: str = ""
 
 
 def envelope_wishes(parameters: Parameters) -> tuple[str | None, str | None]:

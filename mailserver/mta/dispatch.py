@@ -1,4 +1,5 @@
-"""Where the copies of one message go: each mailbox once, and into the queue once for each sender.
+"""Where the copies of one message go: each mailbox once, and into the queue once for each sender and for each
+domain whose aliases send it on.
 
 And of which recipients success is to be reported from here (RFC 3461 §5.2.3, §5.2.7): the queue gets an entry
 for them in which all is settled, so that reports are as durable as the message, and bounded like others.
@@ -18,6 +19,8 @@ from mailserver.mail.envelope import Envelope, Recipient, original_recipient
 from mailserver.mail.reply import Reply
 from mailserver.mta.route import Leaves, Local
 from mailserver.queue.entry import Status
+
+_Key = str | tuple[Address | None, str]
 
 
 class Accepted(NamedTuple):
@@ -75,7 +78,9 @@ class Dispatch:
 
         `errors` are those of `mailboxes`, then of `departures`.
         """
-        keys = [place.maildir.path for place in self.mailboxes] + [e.sender for e in self.departures]
+        keys: list[_Key] = [place.maildir.path for place in self.mailboxes] + [
+            (envelope.sender, envelope.forwarded_by) for envelope in self.departures
+        ]
         by_place = dict(zip(keys, errors, strict=True))
         return [
             next((error for place in accepted.places if (error := by_place[_key(place)])), None)
@@ -88,8 +93,13 @@ class Dispatch:
         return ((_wishes(accepted), place) for accepted in given for place in accepted.places)
 
 
-def _key(place: Local | Leaves) -> str | Address | None:
-    return place.maildir.path if isinstance(place, Local) else place.sender
+def _key(place: Local | Leaves) -> _Key:
+    return place.maildir.path if isinstance(place, Local) else _leaves_as(place)
+
+
+def _leaves_as(place: Leaves) -> tuple[Address | None, str]:
+    """The sender, and the domain whose alias sends it on: what a whole entry of the queue has in common."""
+    return place.sender, "" if place.forwarded_by is None else place.forwarded_by.domain
 
 
 def _wishes(accepted: Accepted) -> Recipient:
@@ -111,15 +121,17 @@ def _success(envelope: Envelope, accepted: Sequence[Accepted]) -> Success | None
 
 
 def _departures(envelope: Envelope, leaving: Sequence[tuple[Recipient, Leaves]]) -> list[Envelope]:
-    """One envelope for each sender: mail that is forwarded leaves under another one."""
-    groups: dict[Address | None, dict[Address, Recipient]] = {}
+    """One envelope for each sender, and for each domain that forwards: an entry is the business of one."""
+    groups: dict[tuple[Address | None, str], dict[Address, Recipient]] = {}
     for given, place in leaving:
         wishes = given
         if place.recipient != given.address:  # RFC 3461 §4.2: reports name the address the sender knows
             original = given.original or original_recipient(given.address)
             wishes = Recipient(place.recipient, given.notify, original)
-        groups.setdefault(place.sender, {}).setdefault(place.recipient, wishes)
+        groups.setdefault(_leaves_as(place), {}).setdefault(place.recipient, wishes)
     return [
-        msgspec.structs.replace(envelope, sender=sender, recipients=tuple(recipients.values()))
-        for sender, recipients in groups.items()
+        msgspec.structs.replace(
+            envelope, sender=sender, recipients=tuple(recipients.values()), forwarded_by=domain
+        )
+        for (sender, domain), recipients in groups.items()
     ]

@@ -83,7 +83,8 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in the queue. `size`: octets at rest, `wire_size`: with CRLF; `user`: who submitted it.
+    """A message in the queue. `size`: octets at rest, `wire_size`: with CRLF; `user`: who submitted it;
+    `forwarded_by`: the domain of the alias that sends it on.
 
     `delay_told`: the sender heard that it takes longer. `report_due`: when a report that could not be
     handed in is tried again.
@@ -101,9 +102,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     size: Count
     wire_size: Count
     user: str = ""
+    forwarded_by: str = ""
     held: bool = False
     delay_told: bool = False
     report_due: Time = 0.0
+
+    @property
+    def domain(self) -> str:
+        """Whose message it is: of the alias that sends it on, else of who logged in; empty: of neither.
+
+        Never the sender's: anybody can say that he is somebody.
+        """
+        return self.forwarded_by or self.user.partition("@")[2]
 
     @property
     def settled(self) -> bool:
@@ -151,6 +161,7 @@ def begin(
         size=size,
         wire_size=wire_size,
         user=user,
+        forwarded_by=envelope.forwarded_by,
     )
 
 
@@ -189,6 +200,7 @@ def _is_sound(entry: Entry) -> bool:
         and entry.ret in (None, "FULL", "HDRS")
         and (entry.envid is None or _WORD.fullmatch(entry.envid) is not None)
         and _LINE.fullmatch(entry.user) is not None
+        and (not entry.forwarded_by or _is_address(Address("x", entry.forwarded_by)))
     )
 
 

@@ -294,12 +294,36 @@ def test_the_queue_as_a_domain_admin_sees_it(there):
 
 
 def test_a_domain_admin_commands_what_comes_from_his_domains(there):
-    with pytest.raises(Forbidden, match="M3 is not from your domains"):
+    with pytest.raises(Forbidden, match="M3 is not of your domains"):
         there.perform(ADMIN, "queue drop", ids=["M1", "M3"])
     assert len(there.perform(OWNER, "queue list")) == 4  # nothing was done, not even what he may
     assert there.perform(ADMIN, "queue hold", all=True).done == 1
     assert [one.id for one in there.perform(OWNER, "queue list") if one.state == "held"] == ["M1"]
     assert there.perform(OWNER, "queue drop", all=True).done == 4
+
+
+def test_whose_a_message_is_the_sender_does_not_say(there):
+    """Anybody writes any sender; and where an alias leads is the business of the alias' domain."""
+    there.queue("M5", "ann@a.test", "secret@far.test", user="", forwarded_by="b.test")
+    there.queue("M6", "ann@a.test", "secret@far.test", forwarded_by="b.test")
+    there.queue("M7", "ann@a.test", "secret@far.test", user="")
+    there.queue("M8", "ann@a.test", "secret@far.test", "bob@a.test", user="", forwarded_by="b.test")
+    for name in ("M5", "M6", "M7"):
+        assert name not in {one.id for one in there.perform(ADMIN, "queue list")}
+        for words, said in (("queue show", {"id": name}), ("queue drop", {"ids": [name]})):
+            with pytest.raises(Missing, match=f"^no message {name} in the queue$"):
+                there.perform(ADMIN, words, **said)
+    with pytest.raises(Forbidden):
+        there.perform(ADMIN, "queue drop", ids=["M8"])
+    seen = there.perform(ADMIN, "queue show", id="M8")
+    assert ([one.address for one in seen.recipients], seen.domain) == (["bob@a.test"], "")
+    other = Operator("dora", Role.DOMAIN_ADMIN, frozenset({"b.test"}))
+    assert [one.id for one in there.perform(other, "queue list")] == ["M2", "M3", "M5", "M6", "M8"]
+    shown = there.perform(other, "queue show", id="M6")
+    assert (shown.domain, shown.user, shown.recipients[0].address) == ("b.test", "", "secret@far.test")
+    assert there.perform(ADMIN, "queue drop", all=True).done == 1
+    assert there.perform(other, "queue drop", all=True).done == 5
+    assert [one.id for one in there.perform(OWNER, "queue list")] == ["M4", "M7"]
 
 
 def test_the_help_desk_sees_the_whole_queue_in_pages(there):

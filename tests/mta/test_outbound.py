@@ -221,6 +221,37 @@ def test_each_recipient_hears_of_its_own_places(office: Outbound) -> None:
     assert dispatch.outcomes([UNKNOWN, None, None]) == [UNKNOWN, None, UNKNOWN, None]
 
 
+# ---- whose what leaves is
+
+
+@pytest.mark.parametrize("sender", ["ann@example.test", "", "eve@client.test"])
+def test_what_aliases_of_a_domain_send_on_is_an_entry_of_its_own(office: Outbound, sender: str) -> None:
+    """So that who commands the mail of a domain commands no other's, whoever is named as the sender."""
+    accepted = [
+        "away@example.test",
+        "keep@example.test",
+        "fort@xn--bcher-kva.example",
+        "any@away.test",
+        "x@elsewhere.test",
+    ]
+    assert post(office, sender, *accepted).code == 250
+    entries = [office.spool.load(entry_id) for entry_id, _ in office.spool.ids()]
+    assert {entry.forwarded_by for entry in entries} == {
+        "example.test",
+        "xn--bcher-kva.example",
+        "away.test",
+        "",
+    }
+    assert len(entries) == 4
+    assert {str(q.recipient.address): e.domain for e in entries for q in e.recipients} == {
+        "somebody@elsewhere.test": "example.test",
+        "copy@elsewhere.test": "example.test",
+        "carl@elsewhere.test": "xn--bcher-kva.example",
+        "boss@elsewhere.test": "away.test",
+        "x@elsewhere.test": "",
+    }
+
+
 # ---- senders and allowances
 
 

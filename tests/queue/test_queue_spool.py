@@ -297,6 +297,8 @@ DAMAGE = [
     ("envid", "QQ\r\nDATA"),
     ("envid", "a b"),
     ("user", "ann\nevent=forged"),
+    ("forwarded_by", "Far.test"),
+    ("forwarded_by", "far.test\n"),
     ("size", -1),
     ("wire_size", 1e300),
     ("arrived", -1.0),
@@ -363,6 +365,17 @@ queued = st.builds(
     reply=st.text(max_size=50).map(entries.clean),
     reported=st.booleans(),
 )
+
+
+def test_whose_it_is(spool: Spool) -> None:
+    """Of the alias that sends it on, else of who logged in; text of before the alias was kept is read."""
+    entry = accept(spool, "A1")
+    assert entry.domain == "here.test"
+    assert entries.decode(entries.encode(entry).replace(b'"forwarded_by":"",', b"")) == entry
+    sent_on = replace(entry, forwarded_by="alias.test")
+    assert entries.decode(entries.encode(sent_on)) == sent_on
+    assert sent_on.domain == "alias.test"
+    assert replace(entry, user="").domain == replace(entry, user="cron").domain == ""
 
 
 @settings(max_examples=30, deadline=None)

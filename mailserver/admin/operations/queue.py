@@ -1,7 +1,8 @@
 """Operations on the queue, as far as it is an operator's business. Not here: the queue (`admin.queue`).
 
-Who sees a part of the domains sees a message from them whole; of a message from elsewhere what is about his
-recipients. He commands those from his domains alone: the others are somebody else's mail as well.
+Who sees a part of the domains sees a message of them whole: what their users submitted, and what their
+aliases send on. Of another message he sees what is about his recipients. He commands those of his domains alone: the
+others are somebody else's mail as well. The sender in the envelope proves nothing: anybody can write it.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ async def _command(call: Call, verb: Verb, ids: tuple[str, ...], all: bool) -> Q
         raise Refused("name the messages, or say --all")
     office = Office(call.server.ask_queue)
     for one in ids if call.operator.domains is not None else ():
-        if not call.operator.sees(_domain(_details(call.operator, await office.show(one)).sender)):
-            raise Forbidden(f"{one} is not from your domains")
+        if not _commands(call.operator, _details(call.operator, await office.show(one))):
+            raise Forbidden(f"{one} is not of your domains")
     return await office.command(verb, None if all else ids, partial(_commands, call.operator))
 
 
@@ -87,25 +88,26 @@ def _obeyed(verb: Verb) -> Callable[..., Awaitable[QueueResult]]:
 # ---- what is an operator's business
 
 
-def _commands(operator: Operator, entry: QueueEntry) -> bool:
-    return operator.domains is None or operator.sees(_domain(entry.sender or ""))
+def _commands(operator: Operator, entry: QueueEntry | QueueDetails) -> bool:
+    return operator.sees(entry.domain)
 
 
 def _seen(operator: Operator, entry: QueueEntry) -> QueueEntry | None:
     if _commands(operator, entry):
         return entry
     recipients = tuple(one for one in entry.recipients if operator.sees(_domain(one)))
-    return replace(entry, recipients=recipients, reply="") if recipients else None  # whose reply it is?
+    return replace(entry, recipients=recipients, reply="", domain="") if recipients else None  # whose reply?
 
 
 def _details(operator: Operator, found: QueueDetails) -> QueueDetails:
     """Raises Missing for a message that is not there for the operator."""
-    if operator.sees(_domain(found.sender)):
-        return found
+    user = found.user if operator.sees(_domain(found.user)) else ""
+    if _commands(operator, found):
+        return replace(found, user=user)
     recipients = tuple(one for one in found.recipients if operator.sees(_domain(one.address)))
     if not recipients:
         raise Missing(f"no message {found.id} in the queue")
-    return replace(found, recipients=recipients, user="")
+    return replace(found, recipients=recipients, user=user, domain="")
 
 
 def _domain(address: str) -> str:
