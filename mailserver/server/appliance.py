@@ -23,6 +23,7 @@ from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
 from mailserver.config.versioned import TakenBack
 from mailserver.server import console, notify, privileges
+from mailserver.server.channel import Told
 from mailserver.server.companion import Companion
 from mailserver.server.pid_file import PidFile
 from mailserver.server.privileges import PrivilegeError, drop
@@ -38,6 +39,8 @@ from mailserver.transport.gate import Gate
 from mailserver.transport.tls import Certificates
 
 SPARE_DESCRIPTORS = 500  # for mailboxes, the queue and ourselves
+LEAVING = 3.0  # seconds in which the console lets go of endpoints that become the mail's
+AGAIN = 0.02  # seconds between tries to have them
 NEWS = 10.0  # seconds for which a problem is part of the answer to who changed something
 
 
@@ -168,6 +171,7 @@ class Appliance:
         """Keep those that stay, bind the new ones. An endpoint that cannot be bound is left out: why."""
         problems = []
         here = {at.endpoint: listener for at, listener in before.listeners.items()}
+        until = time.monotonic() + (LEAVING if self._let_go(before.config, fresh.config) else 0.0)
         for at in _served(fresh.config):
             if at in before.listeners:
                 fresh.listeners[at] = before.listeners[at]
@@ -177,13 +181,31 @@ class Appliance:
                 listener.take_over(here[at.endpoint])
             else:
                 try:
-                    listener.open(self.shared.inherited)
+                    self._open(listener, until)
                 except EndpointError as error:
                     maillog.event("listener-failed", problem=error)
                     problems.append(str(error))
                     continue
             fresh.listeners[at] = listener
         return problems
+
+    def _let_go(self, before: Config, fresh: Config) -> bool:
+        """Have the console let go of what is not its own any more; whether there is such a thing."""
+        gone = _of_console(before) - _of_console(fresh)
+        if gone:
+            self.shared.channel.tell(Told(leave=tuple(sorted(gone))))
+        return bool(gone)
+
+    def _open(self, listener: transport.Listener, until: float) -> None:
+        """Bind; the console may need a moment to let go. Raises EndpointError."""
+        while True:
+            try:
+                listener.open(self.shared.inherited)
+                return
+            except EndpointError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(AGAIN)
 
     def _new_grounds(self, config: Config) -> Grounds:
         return Grounds(config, self._state, self._certificates, self._gate, self._factories, self.shared)
@@ -239,6 +261,11 @@ def _take_back(directory: str) -> TakenBack | None:
 def _served(config: Config) -> list[Listener]:
     """The listeners of the workers; those of operators are the console's."""
     return [at for at in config.listeners if at.protocol not in console.PROTOCOLS and not at.paused]
+
+
+def _of_console(config: Config) -> set[str]:
+    """Endpoints of operators."""
+    return {str(at.endpoint) for at in config.listeners if at.protocol in console.PROTOCOLS and not at.paused}
 
 
 def _account(config: Config) -> tuple[int, int] | None:

@@ -34,11 +34,13 @@ class Ask(Struct, frozen=True):
 
 
 class Told(Struct, frozen=True):
-    """What came of it or, with id 0, what happened: `changed` when another configuration is in force."""
+    """What came of it or, with id 0, what happened: `changed` when another configuration is in force.
+    `leave` are endpoints that the console is to let go of at once: they are the mail's from now on."""
 
     id: int = 0
     problem: str = ""
     changed: bool = False
+    leave: tuple[str, ...] = ()
 
 
 def datagrams() -> tuple[int, int]:

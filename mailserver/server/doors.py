@@ -7,10 +7,10 @@ stays. Not here: what is spoken there (`mailserver.console`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mailserver import maillog
-from mailserver.config.model import Config, Listener
+from mailserver.config.model import NEEDS_TWISTED, Config, Listener
 from mailserver.console import control
 from mailserver.console.desk import FrontDesk
 from mailserver.server.services import HANDSHAKE
@@ -68,11 +68,16 @@ class Doors:
         problems = [await self._open_at(at) for at in wanted if at not in self._open]
         return [problem for problem in problems if problem]
 
+    def leave(self, endpoints: Collection[str]) -> None:
+        """Let go of endpoints; whoever came in by them stays."""
+        for at in [at for at in self._open if at.endpoint in endpoints]:
+            self._open.pop(at).close()
+
     async def _open_at(self, at: Listener) -> str:
         try:
             factory = FRONT_ENDS[at.protocol](self._desk)
         except ImportError:
-            problem = f"{at.endpoint}: {at.protocol} needs Twisted: pip install 'mailserver[console]'"
+            problem = f"{at.endpoint}: {at.protocol} {NEEDS_TWISTED}"
         else:
             listener = self._listener(parse(at.endpoint), factory, at.proxy_from)
             problem = await _start(listener, self._inherited)
