@@ -15,14 +15,22 @@ from mailserver.mail.lines import Decoder
 from mailserver.mail.reply import Reply
 from mailserver.mail.trace import count_received, was_delivered_to
 from mailserver.mta.reception import SPILL, Message
-from mailserver.smtp.replies import FORWARDED_BEFORE, HEADER_TOO_BIG, TOO_BIG, TOO_MANY_HOPS
+from mailserver.smtp.header import MalformedHeader
+from mailserver.smtp.replies import (
+    FORWARDED_BEFORE,
+    HEADER_TOO_BIG,
+    MALFORMED_HEADER,
+    TOO_BIG,
+    TOO_MANY_HOPS,
+)
 
 
 class Content:
     """The content of `message`, beginning with the trace header this server writes on top.
 
     `hops`: Received fields it may have at most; `forwarders`: aliases it must not have passed before.
-    `complete`, where it is given, makes the header that is stored from the one that came.
+    `complete`, where it is given, makes the header that is stored from the one that came, or raises
+    MalformedHeader.
     """
 
     def __init__(
@@ -108,9 +116,13 @@ class Content:
         self._header = None
         header = gathered[:end]
         self.refusal = self._header_refusal(header)
-        if self._complete is None:
+        if self._complete is None or self.refusal is not None:
             return content
-        completed = self._complete(bytes(header))
+        try:
+            completed = self._complete(bytes(header))
+        except MalformedHeader:
+            self.refusal = MALFORMED_HEADER  # RFC 6409 §8
+            return b""
         self._added_wire += _wire_size(completed) - _wire_size(header)
         return completed + gathered[end:]
 

@@ -1,7 +1,7 @@
 """The header of a submitted message: what RFC 6409 §8 lets the first server add, and Bcc taken out.
 
-Only names of fields are looked at; their values stay as they came. Works on the header alone, LF line ends.
-Not here: trace fields (`mail.trace`), gathering the header (`smtp.content`).
+Only names of fields are looked at, and whether there is a value; values stay as they came. Works on the
+header alone, LF line ends. Not here: trace fields (`mail.trace`), gathering the header (`smtp.content`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,29 @@ import re
 from mailserver.mail.address import Address
 from mailserver.mail.trace import rfc5322_date
 
-_NO_FIELD = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t])", re.MULTILINE)  # or the end
+_FIELDS = re.compile(rb"(?:[!-9;-~]+[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*)*")
 _BCC = re.compile(rb"^(?:resent-)?bcc[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE | re.MULTILINE)
+_EMPTY = re.compile(
+    rb"^(?:date|message-id|from)[ \t]*:[ \t]*\n(?:[ \t]+\n)*(?![ \t])", re.IGNORECASE | re.MULTILINE
+)
+
+
+class MalformedHeader(ValueError):
+    """A line before the first empty one belongs to no field."""
 
 
 def completed(header: bytes, *, now: float, message_id: str, author: Address) -> bytes:
     """`header` as it may leave: with Date, Message-ID and From, and without Bcc.
 
-    `header` is what stands before the first empty line. Where a line in it is no field, the text begins
-    there, and an empty line is put before it: otherwise the text would be taken for fields.
+    `header` is what stands before the first empty line. The first line of a mailbox file's message goes.
+    Raises MalformedHeader where any other line is no field: readers differ in where such a header ends, so
+    a Bcc below would be text to some.
     """
-    fields, text = _parted(header)
-    fields = _BCC.sub(b"", fields)
+    if header.startswith(b"From "):
+        header = header.partition(b"\n")[2]
+    if not _FIELDS.fullmatch(header):
+        raise MalformedHeader
+    fields = _EMPTY.sub(b"", _BCC.sub(b"", header))
     missing = {
         b"Date": rfc5322_date(int(now)),
         b"Message-ID": message_id,
@@ -31,16 +42,7 @@ def completed(header: bytes, *, now: float, message_id: str, author: Address) ->
     added = b"".join(
         b"%s: %s\n" % (name, value.encode()) for name, value in missing.items() if not _has(fields, name)
     )
-    return added + fields + (b"\n" + text if text else b"")
-
-
-def _parted(header: bytes) -> tuple[bytes, bytes]:
-    """The fields, and from the first line that belongs to none what is text."""
-    if header[:1] in (b" ", b"\t"):
-        return b"", header
-    match = _NO_FIELD.search(header)
-    end = match.start() if match else len(header)
-    return header[:end], header[end:]
+    return added + fields
 
 
 def _has(fields: bytes, name: bytes) -> bool:

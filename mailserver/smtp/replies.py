@@ -60,6 +60,7 @@ NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Address needs SMTPUTF8")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients, send the rest in another message")
 TOO_BIG = Reply(552, "5.3.4", "Message exceeds the fixed maximum size")
 HEADER_TOO_BIG = Reply(552, "5.3.4", "Message header is too large")
+MALFORMED_HEADER = Reply(554, "5.6.0", "Malformed header: a line before the first empty one is no field")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this message is going in circles")
 FORWARDED_BEFORE = Reply(554, "5.4.6", "This message was forwarded from here before, it is going in circles")
 

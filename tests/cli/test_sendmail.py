@@ -190,6 +190,10 @@ def test_a_header_that_is_complete_stays_as_it_is(site):
         (b"S: x\n\nend\r", b"S: x\n\nend\n"),
         (b"From ann Thu Jan  1 00:00:00 1970\nS: x\n\na\n", b"S: x\n\na\n"),
         (b"words alone\n", b"\nwords alone\n"),
+        (b".\xef\xbb\xbf: x\nS: x", b"\n.\xef\xbb\xbf: x\nS: x\n"),
+        (b" folded\n", b"\n folded\n"),
+        (b"S: x\n y\nwords: at once: x\nand more\n", b"S: x\n y\nwords: at once: x\n\nand more\n"),
+        (b"S: x", b"S: x\n"),
         (b"", b""),
     ],
 )
@@ -242,6 +246,16 @@ def test_a_letter_has_an_end(monkeypatch):
 def test_refusals(site, code, arguments, words):
     site.configure([], f"[submission]\naccounts = {{ {os.getuid()} = '*' }}\n")
     assert words in refused(site, code, *arguments)
+    assert site.messages("ann") == []
+
+
+@pytest.mark.parametrize(
+    "line", ["garbage line\nBcc", "\ufeffBcc", "Bcc\v", " leading: space\nResent-Bcc ", "Bcc\n "]
+)
+@pytest.mark.parametrize("before", ["", "Subject: x\nText\n"])
+def test_no_blind_copy_becomes_text(site, before, line):
+    letter = f"{before}{line}: secret@far.test\n\nx\n".encode()
+    assert "554 5.6.0 Malformed header" in refused(site, 65, "ann", stdin=letter)
     assert site.messages("ann") == []
 
 

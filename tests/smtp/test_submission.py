@@ -18,7 +18,7 @@ from mailserver import maillog
 from mailserver.mail.address import Address
 from mailserver.mail.sasl import RESPONSE_OCTETS
 from mailserver.mta.route import TROUBLE
-from mailserver.smtp.header import completed
+from mailserver.smtp.header import MalformedHeader, completed
 from mailserver.transport.listener import Peer
 
 CLIENT = Peer("192.0.2.77", 40000, None, True)
@@ -99,6 +99,14 @@ def test_what_is_there_stays_as_it_is(office: Outbound) -> None:
     assert stored(office).endswith(b"+0000\n" + message.encode())
 
 
+@pytest.mark.parametrize("empty", ["", " ", "\n ", " \n\t \n "])
+def test_what_is_empty_is_missing(empty: str, office: Outbound) -> None:
+    submit(office, f"Subject: hi\nDATE:{empty}\nMessage-ID :{empty}\nFrom:{empty}\nTo:\n\nDate:\n")
+    found = re.search(ADDED % rb"ann@example\.test", stored(office))
+    assert found
+    assert stored(office)[found.end() :] == b"Subject: hi\nTo:\n\nDate:\n"
+
+
 def test_blind_copies_stay_blind(office: Outbound) -> None:
     submit(
         office,
@@ -108,13 +116,40 @@ def test_blind_copies_stay_blind(office: Outbound) -> None:
     assert stored(office).endswith(b"\nDate: d\nMessage-ID: <m>\nFrom: f\nX-Bcc: kept\nTo: t\n\nBcc: text\n")
 
 
-@pytest.mark.parametrize("text", ["Hello world\nmore\n", "\nHello\n", " folded: no\n\n", "", "\n"])
+@pytest.mark.parametrize("text", ["\nHello\nBcc: text\n", "", "\n"])
 def test_a_text_without_a_header_gets_one(text: str, office: Outbound) -> None:
     submit(office, text)
     found = re.search(ADDED % rb"ann@example\.test", stored(office))
     assert found
-    rest = stored(office)[found.end() :]
-    assert rest == (b"\n" if text and not text.startswith("\n") else b"") + text.encode()
+    assert stored(office)[found.end() :] == text.encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "garbage line",
+        "\ufeffBcc: secret@elsewhere.test",
+        "Bcc\v: secret@elsewhere.test",
+        " leading: space",
+        "\tSubject: x",
+        "Bcc\n : secret@elsewhere.test",
+        ": secret",
+        ">From ann@example.test Mon",
+        "From ann@example.test Mon\nFrom ann@example.test Mon",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "Subject: x\n"])
+def test_a_malformed_header_hides_no_blind_copy(before: str, line: str, office: Outbound) -> None:
+    if before and line[0] in " \t":
+        line = "words"  # there it would be folded
+    heard = submit(office, f"{before}{line}\nBcc: secret@elsewhere.test\nTo: t\n\nx\n")
+    assert b"\r\n554 5.6.0 Malformed header" in heard
+    assert office.entries() == []
+
+
+def test_the_first_line_of_a_mailbox_file_goes(office: Outbound) -> None:
+    submit(office, "From ann@example.test Mon Jan  5 10:00:00 2026\nBcc: s@elsewhere.test\nTo: t\n\nx\n")
+    assert stored(office).endswith(b"\nFrom: ann@example.test\nTo: t\n\nx\n")
 
 
 def test_the_author_of_a_trusted_process_is_the_sender(office: Outbound) -> None:
@@ -145,29 +180,39 @@ def test_sizes_count_what_was_added_and_taken_away(office: Outbound) -> None:
 
 
 LINE = st.sampled_from(
-    ["Subject: a", "Bcc: b", " folded", "Date: d", "from:f", "text", "X-Y_z!: q", "bcc :", "ä: x", ": y"]
+    [
+        "Subject: a",
+        "Bcc: b",
+        " folded",
+        "Date: d",
+        "from:f",
+        "text",
+        "X-Y_z!: q",
+        "bcc :",
+        "ä: x",
+        ": y",
+        "Date:",
+    ]
 )
 
 
-@given(st.lists(LINE, max_size=6).map(lambda lines: "".join(f"{line}\n" for line in lines).encode()))
-def test_no_line_is_lost_but_blind_copies(header: bytes) -> None:
-    whole = completed(header, now=0, message_id="<m@h>", author=Address("ann", "example.test"))
-    names = [line.partition(b":")[0].strip().lower() for line in whole.partition(b"\n\n")[0].split(b"\n")]
-    assert {b"date", b"from", b"message-id"} <= set(names)
-    kept = [line for line in header.split(b"\n") if line]
+@given(st.lists(LINE, max_size=6))
+def test_no_line_is_lost_but_blind_copies(lines: list[str]) -> None:
+    header = "".join(f"{line}\n" for line in lines).encode()
+    ann = Address("ann", "example.test")
+    if {"text", "ä: x", ": y"}.intersection(lines) or lines[:1] == [" folded"]:
+        with pytest.raises(MalformedHeader):
+            completed(header, now=0, message_id="<m@h>", author=ann)
+        return
+    whole = completed(header, now=0, message_id="<m@h>", author=ann)
     found = whole.split(b"\n")
+    assert {b"date", b"from", b"message-id"} <= {line.partition(b":")[0].lower() for line in found}
+    assert b"bcc" not in whole.lower()
     blind = False
-    for line in kept:
+    for line in header.splitlines():
         blind = line.lower().startswith(b"bcc") or (blind and line.startswith(b" "))
-        if not blind:
-            assert line in found
-    again = completed(
-        whole.partition(b"\n\n")[0].rstrip(b"\n") + b"\n",
-        now=0,
-        message_id="<n@h>",
-        author=Address("bob", "x.test"),
-    )
-    assert again == whole.partition(b"\n\n")[0].rstrip(b"\n") + b"\n"
+        assert blind or line in (b"Date:", *found)
+    assert completed(whole, now=9, message_id="<n@h>", author=Address("bob", "x.test")) == whole
 
 
 # ---- traces of delivery

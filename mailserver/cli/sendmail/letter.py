@@ -1,4 +1,5 @@
-"""A message as programs write it, made fit for SMTP: line ends, NUL, and the one field that may be missing.
+"""A message as programs write it, made fit for SMTP: line ends, NUL, the empty line below the header, and
+the one field that may be missing.
 
 It rests in a temporary file meanwhile, so its writer may be slow and it may be large. Not here: what the
 server makes of its header (`smtp.header`).
@@ -6,6 +7,7 @@ server makes of its header (`smtp.header`).
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from email.utils import getaddresses
@@ -19,6 +21,7 @@ MOST = 1 << 30  # octets that are read; the server's own limit is lower
 HEADER = 1 << 20  # octets of a header that is looked at
 
 _RECIPIENTS = ("to", "cc", "bcc")
+_BCC = re.compile(rb"^\W*(?:resent-)?bcc\s*:", re.IGNORECASE | re.MULTILINE)
 
 
 class Letter:
@@ -27,6 +30,7 @@ class Letter:
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with this
         self._header = b""
+        self._lacks_empty_line = False
         self.is_ascii = True
 
     def __enter__(self) -> Self:
@@ -45,7 +49,10 @@ class Letter:
             self.is_ascii = self.is_ascii and block.isascii()
             self._file.write(block)
         self._file.seek(0)
-        self._header = _header(self._file.read(HEADER))
+        beginning = self._file.read(HEADER)
+        self._header = _header(beginning)
+        text = beginning[len(self._header) :].partition(b"\n\n")[0]
+        self._lacks_empty_line = text[:1] not in (b"", b"\n") and not _BCC.search(text)
 
     def recipients(self) -> list[str]:
         """The addresses in To, Cc and Bcc; those of a resent message if it is one. Raises Failed."""
@@ -58,14 +65,18 @@ class Letter:
         return any(found == name for found, _ in self._fields())
 
     def encoded(self, first: bytes = b"") -> Iterator[bytes]:
-        """The octets of SMTP's DATA after `first`, a field: CRLF, dots stuffed, the end marked."""
+        """The octets of SMTP's DATA after `first`, a field: CRLF, dots stuffed, the end marked.
+
+        Text that follows the header at once is parted from it, as scripts expect; but where Bcc is in it,
+        it was meant for the header, and the server refuses it.
+        """
         self._file.seek(0)
-        start = True
-        if first:
-            yield first
-            if not self._header:
-                yield b"\r\n"
+        start, position = True, 0
+        yield first
         while block := self._file.readline(BLOCK):
+            if self._lacks_empty_line and position == len(self._header):
+                yield b"\r\n"
+            position += len(block)
             dot = b"." if start and block.startswith(b".") else b""
             start = block.endswith(b"\n")
             yield dot + (block[:-1] + b"\r\n" if start else block)
@@ -92,14 +103,14 @@ def _addresses(value: str) -> list[str]:
 
 def _header(beginning: bytes) -> bytes:
     """The lines up to the first that is no field."""
-    lines: list[bytes] = []
-    for line in beginning.split(b"\n"):
+    end = 0
+    for line in beginning.splitlines(keepends=True):
         name = line.partition(b":")[0].rstrip(b" \t")
         is_field = b":" in line and name.isascii() and name and all(33 <= octet <= 126 for octet in name)
-        if not (is_field or (lines and line[:1] in (b" ", b"\t"))):
+        if not (is_field or (end and line[:1] in (b" ", b"\t"))):
             break
-        lines.append(line)
-    return b"\n".join(lines)
+        end += len(line)
+    return beginning[:end]
 
 
 def _lines(stream: BinaryIO, *, dots: bool) -> Iterator[bytes]:
