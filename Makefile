@@ -1,4 +1,5 @@
-# make run    serve on loopback: SMTP 2525, POP3 2110, POP3S 2995, as config/mailserver.toml says
+# make run    serve on loopback: SMTP 2525, submission 2587 and 2465 (TLS), POP3 2110 and 2995 (TLS), as
+#             config/mailserver.toml says
 # make test   the tests
 # make lint   style, types, and which package may import which
 # make bench  the benchmark

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mailserver.config.explain import finding, unknown
-from mailserver.config.model import Config, Listener, Relay, Settings
+from mailserver.config.model import NEEDS_TWISTED, Config, Listener, Relay, Settings
 from mailserver.config.private import misplaced
 from mailserver.config.statements import Path
 from mailserver.config.values import DomainName, PathText
@@ -107,7 +107,7 @@ def _console_problems(listener: Listener) -> Iterator[tuple[str, str]]:
     if not parse_endpoint(listener.endpoint).is_private:
         yield "endpoint", f"{listener.protocol} only on a UNIX socket, loopback or tls:, for it has passwords"
     if importlib.util.find_spec("twisted") is None:
-        yield "protocol", f"{listener.protocol} needs Twisted: pip install 'mailserver[console]'"
+        yield "protocol", f"{listener.protocol} {NEEDS_TWISTED}"
 
 
 def relay_problems(relays: tuple[Relay, ...]) -> Iterator[tuple[str, str]]:

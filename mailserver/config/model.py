@@ -37,6 +37,9 @@ from mailserver.config.values import (
 FIXED = ("maildirs", "user", "group", "allow_root")
 """What a running server cannot change: it would be another server."""
 
+NEEDS_TWISTED = "needs Twisted: pip install '.[console]' in the checkout, by the pip of this environment"
+"""What is said where a console is wanted and the extra is not installed."""
+
 ListenerProtocol = Literal["smtp", "lmtp", "submission", "pop3", "telnet", "pb"]
 RelayProtocol = Literal["smtp", "lmtp"]
 RelayTls = Literal["none", "opportunistic", "required", "implicit"]

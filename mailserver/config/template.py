@@ -30,7 +30,7 @@ _TEXT = """\
 # The mail server's settings. A line that begins with # is a comment; where it shows a setting, that is
 # its default or an example. Durations: "10s", "5m", "2h", "30d". Sizes: "500K", "50M", "1G". Relative
 # paths count from the directory of this file. `mailserver check` looks at the whole configuration; the
-# server reads it again on SIGHUP.
+# server looks at it every five seconds, and at once on SIGHUP.
 # Domains, users and aliases are not here: each is a file of its own below domains/.
 
 # The name of this machine in greetings and trace headers, and of its certificate below tls/.

@@ -158,7 +158,8 @@ def test_a_console_without_twisted_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     text = 'hostname = "x.test"\n' + LISTENER.replace("smtp", "pb")
     assert problems(tmp_path, text) == [
-        "listener[0].protocol: pb needs Twisted: pip install 'mailserver[console]'"
+        "listener[0].protocol: pb needs Twisted: pip install '.[console]' in the checkout, "
+        "by the pip of this environment"
     ]
 
 

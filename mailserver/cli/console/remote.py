@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mailserver.admin.refused import Refused
 from mailserver.cli.console.link import Asked, Given
+from mailserver.config.model import NEEDS_TWISTED
 from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Remote:
         try:
             from mailserver.console.pb.client import Remote as Connection
         except ImportError:
-            raise Refused(f"{address} needs Twisted: pip install 'mailserver[console]'") from None
+            raise Refused(f"{address} {NEEDS_TWISTED}") from None
         connection = Connection()
         runner.run(connection.connect(at, _tls(authorities) if at.tls else None))
         if at.kind != "unix" or not runner.run(connection.login()):
