@@ -6,6 +6,7 @@ is spelled on disk (`directory.names`). Header addresses (RFC 5322) are never pa
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import unicodedata
 from functools import lru_cache
@@ -34,6 +35,7 @@ class AddressError(ValueError):
 class Address(NamedTuple):
     """A mailbox: `local` without quotes and as the client wrote it, `domain` a lower-case A-label name.
 
+    The domain of a sender may be an address literal as well, in brackets.
     `str()` gives the text for the wire and for header fields, with the local part quoted where it must be.
     """
 
@@ -77,6 +79,33 @@ def canonical_domain(text: str) -> str:
     if not _A_DOMAIN.fullmatch(name):  # IDNA lets a name end in a dot
         raise AddressError("not a domain name")
     return name
+
+
+def canonical_literal(text: str) -> str:
+    """The one spelling of an address literal (RFC 5321 §4.1.3), in its brackets. Raises AddressError."""
+    inner = text[1:-1]
+    try:
+        if text != f"[{inner}]" or "%" in inner:  # a zone is for this machine alone, and no part of a literal
+            raise ValueError
+        if inner.lower().startswith("ipv6:"):
+            return f"[IPv6:{ipaddress.IPv6Address(inner[5:])}]"
+        return f"[{ipaddress.IPv4Address(inner)}]"
+    except ValueError:
+        raise AddressError("not an address literal") from None
+
+
+def is_path(address: Address) -> bool:
+    """Whether an address, wherever it was kept, is one that a client could have given in a path."""
+    local, domain = address
+    quoted = quote_local(local)
+    try:
+        if scan_local(quoted, 0) != (local, len(quoted)):
+            return False
+        if domain.startswith("["):
+            return bool(canonical_literal(domain))  # which spelling Python gives it has changed with 3.13
+        return canonical_domain(domain) == domain
+    except (AddressError, UnicodeError):
+        return False
 
 
 def display_domain(name: str) -> str:

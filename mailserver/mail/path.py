@@ -6,7 +6,6 @@ elsewhere; the old ways of asking for a relay are recognised here because they a
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from mailserver.mail.address import (
     Address,
     AddressError,
     canonical_domain,
+    canonical_literal,
     scan_local,
 )
 
@@ -118,19 +118,7 @@ def _path(text: str) -> Address | Foreign:
         rest = inner[at + 1 :]
         if "@" in rest:
             return Foreign(text)
-        return Address(local, _literal(rest) if rest.startswith("[") else canonical_domain(rest))
+        canonical = canonical_literal if rest.startswith("[") else canonical_domain
+        return Address(local, canonical(rest))
     except (AddressError, UnicodeError) as error:
         raise PathError("not a path") from error
-
-
-def _literal(text: str) -> str:
-    """An address literal in canonical form (RFC 5321 §4.1.3). Raises PathError."""
-    inner = text[1:-1]
-    try:
-        if not text.endswith("]"):
-            raise ValueError
-        if inner.lower().startswith("ipv6:"):
-            return f"[IPv6:{ipaddress.IPv6Address(inner[5:])}]"
-        return f"[{ipaddress.IPv4Address(inner)}]"
-    except ValueError:
-        raise PathError("not an address literal") from None

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mailserver.mail.address import Address, AddressError, parse_mailbox
+from mailserver.mail.address import Address, is_path
 from mailserver.mail.envelope import Envelope, Recipient
 
 VERSION = 1
@@ -196,31 +196,24 @@ def clean(reply: str) -> str:
 def _is_sound(entry: Entry) -> bool:
     return (
         is_id(entry.id)
-        and (entry.sender is None or _is_address(entry.sender))
+        and (entry.sender is None or is_path(entry.sender))
         and entry.ret in (None, "FULL", "HDRS")
         and (entry.envid is None or _WORD.fullmatch(entry.envid) is not None)
         and _LINE.fullmatch(entry.user) is not None
-        and (not entry.forwarded_by or _is_address(Address("x", entry.forwarded_by)))
+        and (not entry.forwarded_by or is_path(Address("x", entry.forwarded_by)))
     )
 
 
 def _is_sound_recipient(queued: Queued) -> bool:
     given = queued.recipient
     return (
-        _is_address(given.address)
+        is_path(given.address)
         and (given.notify <= _NOTIFY or given.notify == {"NEVER"})
         and (given.original is None or _WORD.fullmatch(given.original) is not None)
         and clean(queued.reply) == queued.reply
         and clean(queued.remote) == queued.remote
         and _STATUS.fullmatch(queued.enhanced) is not None
     )
-
-
-def _is_address(address: Address) -> bool:
-    try:
-        return parse_mailbox(str(address)) == address
-    except AddressError:
-        return False
 
 
 class _Version(msgspec.Struct):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import os
 from collections.abc import Callable
@@ -10,17 +11,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from system_calls import ERRORS, Calls, died, dying, failing
 
+from mailserver.delivery import replies
 from mailserver.durable import commit
 from mailserver.durable.commit import Committer, Job, Staged
-from mailserver.mail.address import Address, AddressError, parse_mailbox
-from mailserver.mail.envelope import Envelope, Recipient, original_recipient
+from mailserver.mail.address import Address, parse_mailbox
+from mailserver.mail.envelope import Envelope, Recipient, original_recipient, recipient_wishes
+from mailserver.mail.path import PathError, forward_path, reverse_path
 from mailserver.queue import entry as entries
+from mailserver.queue.courier import Kind, Outcome
 from mailserver.queue.entry import HELD, Entry, Queued, Status, Unreadable
+from mailserver.queue.schedule import Schedule
+from mailserver.queue.settling import settle
 from mailserver.queue.spool import Missing, Spool
 from mailserver.server.state import State
 
@@ -291,7 +297,10 @@ DAMAGE = [
     ("sender", ["ann\nBcc: x", "here.test"]),
     ("sender", ["", "here.test"]),
     ("sender", ["ann", "HERE.test"]),
-    ("sender", ["ann", "[192.0.2.1]"]),
+    ("sender", ["ann", "[192.0.2.1"]),
+    ("sender", ["ann", "[192.0.2.1]>\r\nDATA"]),
+    ("sender", ["ann", "[IPv6:fe80::1%>\r\nDATA]"]),
+    ("sender", ["ann", "[mx.far.test]"]),
     ("id", "../../etc/passwd"),
     ("ret", "FULL SIZE=1"),
     ("envid", "QQ\r\nDATA"),
@@ -336,17 +345,50 @@ def test_text_outside_the_grammar(spool: Spool, place: str, value: object) -> No
         spool.load("A1")
 
 
-@given(st.text(max_size=70), st.sampled_from(["far.test", "bücher.example", "xn--bcher-kva.example"]))
-def test_every_address_that_is_taken_can_be_read(local: str, domain: str) -> None:
+locals_ = st.text(max_size=70) | st.text(r'aSRS0=."\\ @>äß-', max_size=70)
+domains = st.one_of(
+    st.sampled_from(
+        ["far.test", "Far.Test", "bücher.example", "xn--bcher-kva.example", "x", "[IPv6:fe80::1%x y]"]
+    ),
+    st.ip_addresses(v=4).map("[{}]".format),
+    st.ip_addresses(v=6).map("[IPv6:{}]".format),
+    st.integers(0, 2**32 - 1).map(lambda number: f"[ipv6:::ffff:{ipaddress.IPv4Address(number)}]"),
+)
+paths = st.builds(lambda local, domain: f"<{Address(local, domain)}>", locals_, domains)
+words = paths | st.text(max_size=70).map("<{}>".format) | st.just("<>")
+parameters = st.sampled_from(
+    ["", " ORCPT=rfc822;x+20y@a.test", " ORCPT=utf-8;\\x{E4}@a.test", " ORCPT=utf-8;ä"]
+)
+
+
+@given(words, words, parameters)
+@example("<a@[1.2.3.4]>", "<x@far.test>", "")
+@example("<a@[IPv6:::1]>", "<x@far.test>", "")
+def test_every_path_that_is_taken_can_be_read(sender: str, recipient: str, wishes: str) -> None:
     """Also as somebody's alias, whose ORCPT is made here; or mail would lie in the queue for ever."""
     try:
-        address = parse_mailbox(str(Address(local, domain)))
-    except AddressError:
+        author, _ = reverse_path(sender)
+        found, given = forward_path(recipient + wishes)
+    except PathError:
         return
-    recipient = Recipient(address, frozenset({"NEVER"}), original_recipient(address))
-    envelope = Envelope(address, (recipient,), ret="HDRS", envid="x+20y")
-    entry = entries.begin("A1", envelope, size=1, wire_size=1, user=str(address), now=1.0)
+    to = [found] if isinstance(found, Address) else []
+    notify, original = recipient_wishes(given)
+    rcpts = [Recipient(a, notify, o) for a in (*to, author) if a for o in (original, original_recipient(a))]
+    envelope = Envelope(author, tuple(rcpts), ret="HDRS", envid="x+20y")
+    entry = entries.begin("A1", envelope, size=1, wire_size=1, user=str(author or ""), now=1.0)
     assert entries.decode(entries.encode(entry)) == entry
+
+
+@given(
+    st.integers(200, 599),
+    st.text(max_size=40) | st.from_regex(r"[245]\.\d{1,4}\.\d{1,4} .{0,9}", fullmatch=True),
+)
+def test_every_reply_that_is_kept_can_be_read(code: int, message: str) -> None:
+    reply = replies.read(code, message)
+    outcome = Outcome(Kind.DEFERRED, reply.code, reply.status, reply.text, "mx.far.test")
+    entry = entries.begin("A1", ENVELOPE, size=1, wire_size=1, user="", now=1.0)
+    after = settle(entry, [0], [outcome], Schedule(), 2.0, 0.5)
+    assert entries.decode(entries.encode(after)) == after
 
 
 addresses = st.sampled_from(["x@far.test", '"a b"@far.test', "jörg@bücher.example"]).map(parse_mailbox)
