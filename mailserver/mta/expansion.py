@@ -103,7 +103,9 @@ class Expansion:
         if forwarding is None:
             self._tried(Rule.RELAY, address, "no mail leaves", True)
             return NO_FORWARDING if alias else NO_RELAY
-        sender = forwarding.sender(self._asker.sender, alias) if alias else self._asker.sender
+        sender = self._asker.sender
+        if alias is not None:
+            sender = forwarding.sender(sender, alias, checked=self._asker.may_relay)
         self._found[address] = Leaves(address, sender, alias)
         self._tried(Rule.RELAY, address, f"leaves, from <{sender or ''}>", True)
         return None

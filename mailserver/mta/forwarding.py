@@ -23,13 +23,14 @@ class Forwarding:
         self._srs = srs
         self._clock = clock
 
-    def sender(self, sender: Address | None, alias: Address) -> Address | None:
+    def sender(self, sender: Address | None, alias: Address, *, checked: bool) -> Address | None:
         """The sender under which mail from `sender` leaves by way of `alias`. Raises Unavailable.
 
-        None, the null sender, stays: a bounce has no bounces. Senders of ours are ours already, and one
-        that cannot be rewritten stays as well: mail that may be refused elsewhere is better than none.
+        None, the null sender, stays: a bounce has no bounces. A sender of ours stays where it was `checked`
+        that it is his: else whoever forges it would pass for us. One that cannot be rewritten stays as well:
+        mail that may be refused elsewhere is better than none.
         """
-        if sender is None or self._directory.domain(sender.domain) is not None:
+        if sender is None or (checked and self._directory.domain(sender.domain) is not None):
             return sender
         return self._srs.forward(sender, alias.domain, self._today()) or sender
 

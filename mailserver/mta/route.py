@@ -51,7 +51,8 @@ Route = tuple[Local | Leaves, ...] | Reply
 
 
 class Asker(NamedTuple):
-    """Who asks for a route: the message's sender, None for the null sender; whether he may relay."""
+    """Who asks for a route: the message's sender, None for the null sender; whether he may relay:
+    then the sender was checked to be his."""
 
     sender: Address | None = None
     may_relay: bool = False
