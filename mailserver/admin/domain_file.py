@@ -46,7 +46,7 @@ def _edited(data: bytes, changes_: Changes, path: str, domain: Domain) -> bytes:
                 del document[key]
         text = tomlkit.dumps(document)
         done = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, TOMLKitError):
+    except (ValueError, TOMLKitError):
         raise Refused(f"{FILE} of {domain.name} is no valid TOML") from None
     if done != {key: value for key, value in meant.items() if value is not None}:
         raise Refused(f"an edit of {FILE} by this program would change more: set it by hand")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from mailserver.admin.still_queue import StillQueue
 from mailserver.admin.table import TABLE
 from mailserver.cli import place
 from mailserver.cli.idle import Occupied, idle_state, logging_to
+from mailserver.config.editing import Settings
 from mailserver.config.load import ConfigError, defaults
 from mailserver.config.model import Config
 from mailserver.console import client
@@ -64,7 +66,11 @@ def _config(words: str) -> Config:
     except ConfigError:
         if not words.startswith("config "):
             raise
-        return defaults(os.path.abspath(place.directory()))
+        directory = os.path.abspath(place.directory())
+        with suppress(OSError):  # a history that is not ours
+            if (known := Settings(directory).last_known()) is not None:
+                return known
+        return defaults(directory)
 
 
 # ---- where no server runs

@@ -29,6 +29,8 @@ def parsed(text: str) -> dict[str, Any]:
         raise LayoutError(f"{FILE} is no valid TOML: {error}") from None
     except RecursionError:
         raise LayoutError(f"{FILE} is nested too deeply") from None
+    except ValueError:  # Python's own limit on the digits of a number
+        raise LayoutError(f"{FILE} has a number that is too long") from None
     for name, value in values.items():
         if not keys.is_shaped(name, value):
             raise LayoutError(f"{FILE}: {name} is written as something else than it is")

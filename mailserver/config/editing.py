@@ -20,7 +20,7 @@ from mailserver.config import document, keys, layout
 from mailserver.config.history import HistoryError, Version
 from mailserver.config.keys import Key, UnknownKey
 from mailserver.config.load import FILE, Problem, examine
-from mailserver.config.model import FIXED
+from mailserver.config.model import FIXED, Config
 from mailserver.config.pending import LONGEST, Pending
 from mailserver.config.proof import NotProven, prove
 from mailserver.config.statements import LayoutError, Statement, line_of, split
@@ -78,9 +78,8 @@ class Settings:
             return [_setting(one, text, statements, values) for one in chosen]
 
     def export(self) -> str:
-        """The file as it is."""
-        with _told():
-            return document.decoded(self._file.read())
+        """The file as it is, also if it is no configuration."""
+        return self._file.read().decode(errors="replace")
 
     def history(self) -> list[Version]:
         """All versions that are kept, the oldest first."""
@@ -89,9 +88,15 @@ class Settings:
     def diff(self, number: int | None = None) -> str:
         """What differs between a version and the file now, as a unified diff; by default, the last change."""
         with _told():
-            now = self._file.read()
+            now = self._file.content()
             number = self._before(now) if number is None else number
             return _unified(self._file.history.text(number), now, number) if number else ""
+
+    def last_known(self) -> Config | None:
+        """The newest version that is a configuration, for those who mend the file."""
+        history = self._file.history
+        known = (examine(history.text(number), self.directory)[0] for number in reversed(history.numbers()))
+        return next((config for config in known if config is not None), None)
 
     # ---- changing
 
@@ -138,16 +143,28 @@ class Settings:
         return self._edit(lambda before: self._dropped(before, key), by, f"remove {key}", confirm)
 
     def rollback(self, number: int, by: Author, confirm: float | None = None) -> Edit:
-        """Make the file again what it was in a version; that is a new version."""
+        """Make the file again what it was in a version; that is a new version.
+
+        It mends a file that is no configuration, or is missing.
+        """
         with _told():
-            former = document.decoded(self._file.history.text(number))
-        self._require_valid(former)
-        return self._edit(lambda before: former, by, f"rollback to {number}", confirm)
+            former = self._file.history.text(number)
+            self._require_valid(document.decoded(former))
+        what = f"rollback to {number}"
+        if confirm is None:
+            with _told():
+                made = self._file.restore(former, by, what)
+            if made is not None:
+                return Edit(made.number, True)
+        return self._replace(lambda before: former, by, what, confirm)
 
     def record_hand_edit(self) -> int | None:
-        """Keep what a person has written as a version of its own; its number, None where nothing is new."""
+        """Keep what a person has written as a version of its own; its number, None where nothing is new.
+
+        What is no configuration is kept only when a machine is about to replace it.
+        """
         with _told():
-            return self._file.record_hand_edit()
+            return self._file.record_hand_edit(lambda data: examine(data, self.directory)[0] is not None)
 
     # ---- changes that wait to be confirmed (`confirm` seconds, from 1 to a day, when they are made)
 
@@ -174,12 +191,15 @@ class Settings:
     # ---- how an edit is made
 
     def _edit(self, change: Callable[[str], str], by: Author, what: str, confirm: float | None) -> Edit:
+        return self._replace(lambda data: change(document.decoded(data)).encode(), by, what, confirm)
+
+    def _replace(
+        self, change: Callable[[bytes], bytes], by: Author, what: str, confirm: float | None
+    ) -> Edit:
         if confirm is not None and not 1 <= confirm <= LONGEST:
             raise EditRefused(f"expected 1 second to {LONGEST / 3600:.0f} hours to confirm a change")
         with _told():
-            done = self._file.replace(
-                lambda data: change(document.decoded(data)).encode(), by, what[:_LONGEST], confirm
-            )
+            done = self._file.replace(change, by, what[:_LONGEST], confirm)
         return Edit(done.number, done.before != done.after, _needing_restart(done.before, done.after))
 
     def _dropped(self, before: str, key: Key) -> str:

@@ -129,7 +129,7 @@ def candidates(text: str) -> list[Any]:
     """
     try:
         document = tomllib.loads(f"value = {text}\n")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # the former also for a number of thousands of digits
         document = {}
     if text[:1] in ('"', "'", "[", "{"):
         if len(document) != 1:

@@ -162,6 +162,8 @@ def _parse(data: bytes, file: str) -> dict[str, Any] | Problem:
         return Problem(file, "", f"no valid TOML: {error}")
     except RecursionError:
         return Problem(file, "", "nested too deeply")
+    except ValueError:  # Python's own limit on the digits of a number
+        return Problem(file, "", "a number is too long")
 
 
 def _convert(document: dict[str, Any], file: str) -> tuple[Settings | None, list[Problem]]:

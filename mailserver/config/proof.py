@@ -23,7 +23,7 @@ def prove(before: str, after: str, intended: Mapping[str, Any]) -> None:
     """Raises NotProven."""
     try:
         document = tomllib.loads(after.removeprefix("\ufeff"))
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise NotProven("the edited file would be no TOML") from None
     if _canonical(document) != _canonical(intended):
         raise NotProven("the edited file would say something else")

@@ -115,7 +115,7 @@ def _pair(text: str, start: int) -> tuple[int, dict[str, Any]]:
 def _read(text: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 

@@ -6,6 +6,7 @@ leaves the old file or the new one, and a history that knows it. Not here: what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import time
@@ -16,7 +17,7 @@ from msgspec import Struct
 from mailserver.config.history import About, History, HistoryError
 from mailserver.config.load import FILE, MAX_FILE, ConfigError
 from mailserver.config.pending import Pending, PendingFile
-from mailserver.durable import exchange
+from mailserver.durable import exchange, files
 
 TRIES = 3  # an edit is tried again this often when a person writes at the same moment
 BY_HAND = "by hand"
@@ -61,10 +62,30 @@ class VersionedFile:
             with open(self.path, "rb") as file:
                 data = file.read(MAX_FILE + 1)
         except FileNotFoundError:
-            raise ConfigError(self.path, "", "no such file; `mailserver init DOMAIN` makes one") from None
+            raise ConfigError(self.path, "", f"no such file; {self._way_out()}") from None
         if len(data) > MAX_FILE:
             raise ConfigError(self.path, "", f"expected at most {MAX_FILE} octets")
         return data
+
+    def content(self) -> bytes:
+        """Likewise; nothing where there is no file."""
+        return self.read() if os.path.exists(self.path) else b""
+
+    def restore(self, data: bytes, by: Author, what: str) -> Replaced | None:
+        """Make the file that is missing, as a new version; None, and nothing is done, where there is one."""
+        with self.history.locked():
+            if os.path.exists(self.path):
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary())
+            self._pending.end()  # of a file that is gone nothing can be taken back
+            self.history.intend(_about(by, what), data)
+            try:
+                files.create(self._real(), data)
+            except FileExistsError:
+                self.history.forget()
+                return None
+            return Replaced(self.history.settle(), b"", data)
 
     def replace(
         self, change: Callable[[bytes], bytes], by: Author, what: str, confirm: float | None = None
@@ -119,11 +140,12 @@ class VersionedFile:
                     return done
         raise ConfigError(self.path, "", "it is being edited by hand just now")
 
-    def record_hand_edit(self) -> int | None:
-        """Keep what a person has written as a version of its own; its number, None where nothing is new."""
+    def record_hand_edit(self, is_worth: Callable[[bytes], bool]) -> int | None:
+        """Keep what a person has written, if it `is_worth` that; its number, None where nothing is new."""
         with self.history.locked():
             self._recover()
-            return self._note_hand_edit(self.read())
+            data = self.read()
+            return self._note_hand_edit(data) if is_worth(data) else None
 
     def _settle(self) -> None:
         """Finish what a crash or a time to confirm has left. Raises HistoryError while one runs."""
@@ -199,6 +221,12 @@ class VersionedFile:
                 self.history.forget()
         if out is not None:
             os.unlink(self._temporary())
+
+    def _way_out(self) -> str:
+        """For those whose file is missing."""
+        if self.history.numbers():
+            return "`mailserver config rollback NUMBER` makes it again"
+        return "`mailserver init DOMAIN` makes one"
 
     def _left_over(self) -> bytes | None:
         try:

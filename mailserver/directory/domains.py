@@ -40,7 +40,7 @@ def parse(data: bytes, name: str, directory: str) -> Domain:
         file = msgspec.toml.decode(data, type=DomainFile)
     except UnicodeDecodeError as error:
         raise Malformed("expected UTF-8 text") from error
-    except (msgspec.DecodeError, RecursionError) as error:  # the latter: thousands of brackets
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # thousands of digits, of brackets
         raise Malformed(_reason(str(error))) from error
     if file.maildirs is not None and (not file.maildirs.startswith("/") or "\0" in file.maildirs):
         raise Malformed("maildirs: expected an absolute path")

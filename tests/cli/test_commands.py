@@ -306,3 +306,18 @@ def test_nobody_reads_the_output(shell):
     )
     os.close(writing)
     assert (process.returncode, process.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("broken", ["broken", None])
+def test_a_broken_configuration_is_mended_where_it_says_its_mail_is(shell, tmp_path, broken):
+    file = tmp_path / "config" / "mailserver.toml"
+    shell.done("config", "set", "limits.recipients", "200")
+    if broken is None:
+        file.unlink()
+    else:
+        file.write_text(broken)
+    assert "limits.recipients 200" in shell.done("config", "history")
+    assert "--- version" in shell.done("config", "diff")
+    assert "is in force" in shell.done("config", "rollback", "2")
+    assert load(shell.directory).limits.recipients == 200
+    assert shell.done("check").endswith(": no problems\n")

@@ -353,3 +353,62 @@ def test_whatever_a_file_says_an_edit_is_made_or_refused(
 
 def document_text(document: dict[str, object]) -> str:
     return "".join(f"{layout._key(name)} = {layout.literal(value)}\n" for name, value in document.items())
+
+
+@pytest.mark.parametrize("broken", [b"broken", b"\xff\xfe", b'hostname = "not a host"\n', b"", None])
+def test_a_file_that_is_no_configuration_goes_back(
+    file: Path, settings: Settings, broken: bytes | None
+) -> None:
+    settings.set("hostname", "one.test", ANN)
+    good = file.read_bytes()
+    if broken is None:
+        file.unlink()
+        with pytest.raises(
+            ConfigError, match="no such file; `mailserver config rollback NUMBER` makes it again"
+        ):
+            settings.export()
+    else:
+        file.write_bytes(broken)
+        assert settings.export() == broken.decode(errors="replace")
+    assert f"-{good.decode().splitlines()[0]}\n" in settings.diff()
+    assert "+#" not in settings.diff(1)
+    known = settings.last_known()
+    assert known is not None and known.hostname == "one.test"
+    done = settings.rollback(2, ANN)
+    assert done.changed and file.read_bytes() == good
+    assert settings.history()[-1].what == "rollback to 2"
+    assert load(str(file.parent)).hostname == "one.test"
+    settings.set("hostname", "two.test", ANN)
+    assert settings.history()[-1].number == done.number + 1
+
+
+def test_a_missing_file_does_not_wait_to_be_confirmed(file: Path, settings: Settings) -> None:
+    settings.set("hostname", "one.test", ANN, confirm=60)
+    file.unlink()
+    settings.rollback(1, ANN)
+    assert file.read_text() == render() and settings.pending() is None
+    file.unlink()
+    with pytest.raises(ConfigError, match="no such file"):
+        settings.rollback(1, ANN, confirm=60)
+
+
+def test_what_is_no_configuration_is_kept_only_when_it_is_replaced(file: Path, settings: Settings) -> None:
+    settings.record_hand_edit()
+    for count in range(5):  # as log lines would make it
+        file.write_text("broken\n" * (count + 1))
+        assert settings.record_hand_edit() is None
+    assert [one.number for one in settings.history()] == [1]
+    settings.rollback(1, ANN)
+    assert [one.front for one in settings.history()] == ["by hand", "by hand", "telnet"]
+
+
+def test_a_number_of_thousands_of_digits_is_none(file: Path, settings: Settings) -> None:
+    with pytest.raises(EditRefused, match=r"limits\.recipients: expected a whole number"):
+        settings.set("limits.recipients", "9" * 5000, ANN)
+    with pytest.raises(EditRefused, match="begins with a quote or bracket"):
+        settings.set("limits.recipients", f"[{'9' * 5000}]", ANN)
+    file.write_text(f"{HEAD}workers = {'9' * 5000}\n")
+    with pytest.raises(ConfigError, match="a number is too long"):
+        load(str(file.parent))
+    with pytest.raises(EditRefused, match="a number that is too long"):
+        settings.get()
