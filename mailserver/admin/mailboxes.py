@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from email import policy
 from email.errors import MessageError
-from email.header import decode_header, make_header
-from email.parser import BytesHeaderParser
+from email.header import decode_header
+from email.parser import HeaderParser
 
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.entries import MailboxSummary, TrashEntry, TrashResult
@@ -92,7 +92,8 @@ def _chosen(trash: Trash, ids: Sequence[str] | None) -> Iterator[Trashed]:
 
 def _entry(maildir: Maildir, trashed: Trashed) -> TrashEntry:
     deleted = datetime.fromtimestamp(trashed.trashed_at, UTC).isoformat(timespec="seconds")
-    header = BytesHeaderParser(policy=policy.compat32).parsebytes(_header(maildir, trashed.name))
+    text = _header(maildir, trashed.name).decode(errors="replace")  # RFC 6532 §3: UTF-8 as it is
+    header = HeaderParser(policy=policy.compat32).parsestr(text)
     sender, subject = (_words(header.get(name)) for name in ("From", "Subject"))
     return TrashEntry(trashed.unique, deleted, trashed.size, sender, subject)
 
@@ -113,7 +114,14 @@ def _header(maildir: Maildir, name: str) -> bytes:
 def _words(value: object) -> str:
     """A header field as people read it; text of whatever origin, so never believed to be well-formed."""
     try:
-        text = str(make_header(decode_header(str(value or "")[: 4 * _SHOWN])))
+        text = "".join(_part(*found) for found in decode_header(str(value or "")[: 4 * _SHOWN]))
     except (LookupError, ValueError, MessageError):
         text = str(value)
     return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN]
+
+
+def _part(part: str | bytes, charset: str | None) -> str:
+    """A part of a field as `decode_header` gives it, which escapes what stands beside encoded words."""
+    if isinstance(part, str):
+        return part
+    return part.decode(charset or "raw-unicode-escape", errors="replace")

@@ -236,6 +236,28 @@ def test_settling_keeps_what_a_person_wrote(accounts, tmp_path):
     assert (shown.undeliverable_to_postmaster, shown.quota) == (True, 1 << 30)
 
 
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ("Jörg 你好".encode(), "Jörg 你好"),
+        ("Jörg 你好 =?utf-8?q?gr=C3=BC=C3=9Ft?=".encode(), "Jörg 你好 grüßt"),
+        ("=?iso-8859-1?q?gr=FC=DFt?= 你".encode(), "grüßt 你"),
+        (b"=?utf-8?q?two?=\n =?utf-8?q?_words?=", "two words"),
+        ("Jörg".encode("latin-1"), "J\ufffdrg"),
+        (b"=?no-such-charset?q?a?=", "=?no-such-charset?q?a?="),
+        (b"=?utf-8?q?=FF?= end", "\ufffd end"),
+    ],
+)
+def test_a_subject_in_trash_is_shown_as_it_was_written(accounts, field, shown):
+    accounts.add_user(ANN, "secret")
+    _, maildir = accounts.user(ANN)
+    deliver(maildir, "1.a", b"Subject: " + field + b"\n\nbody\n")
+    trash = Trash(maildir)
+    trash.discard(*maildir.scan())
+    trash.sync()
+    assert [entry.subject for entry in mailboxes.list_trash(accounts, ANN)] == [shown]
+
+
 def test_trash_is_listed_restored_and_purged(accounts):
     accounts.add_user(ANN, "secret")
     _, maildir = accounts.user(ANN)
