@@ -126,7 +126,7 @@ class Intake:
 
     def _whole(self, entry: Entry) -> Entry:
         """The entry; if somebody took its content away, with nobody left to carry it to."""
-        if self._spool.has_content(entry.id):
+        if self._spool.content_size(entry.id) is not None:
             return entry
         self._spool.check(entry.id)  # it may just have been settled
         maillog.event("content-missing", id=entry.id)

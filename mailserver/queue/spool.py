@@ -14,8 +14,10 @@ Not here: how a message comes in (`queue.departure`), when it is tried (`queue.r
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -114,9 +116,13 @@ class Spool:
         if not _is_there(self._path(self._env, entry_id)):
             raise Missing(entry_id)
 
-    def has_content(self, entry_id: str) -> bool:
-        """Whether the content is there; if not, somebody took it away. Raises OSError."""
-        return _is_there(self._path(self._msg, entry_id))
+    def content_size(self, entry_id: str) -> int | None:
+        """Octets of the content; None if somebody took it away. Raises OSError, for what is no file too."""
+        try:
+            status = os.lstat(self._path(self._msg, entry_id))
+        except FileNotFoundError:
+            return None
+        return _regular(status).st_size
 
     def open_content(self, entry_id: str) -> int:
         """A descriptor of the content, LF line ends. Raises Missing, OSError."""
@@ -203,7 +209,20 @@ class Spool:
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """A descriptor of a regular file; of what somebody else put there, such as a FIFO, none, at once."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _regular(os.fstat(fd))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _regular(status: os.stat_result) -> os.stat_result:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return status
 
 
 def _is_there(path: str) -> bool:

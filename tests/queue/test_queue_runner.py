@@ -16,6 +16,7 @@ from mailserver.delivery.limits import attempt_time
 from mailserver.mail.address import parse_mailbox
 from mailserver.mail.envelope import Recipient
 from mailserver.queue.courier import Delivery, Kind, Outcome, Pace
+from mailserver.queue.desk import Listed
 from mailserver.queue.entry import Status
 from mailserver.queue.runner import Limits
 
@@ -527,6 +528,28 @@ def test_unreadable_entries_wait_for_a_hand(world: World) -> None:
     world.run(story())
     assert fine not in world.ids()
     assert world.ids() == [newer]
+
+
+def test_a_fifo_stops_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of an envelope or of content: others are carried and listed, and it is looked at again."""
+    logged: list[tuple[str, object]] = []
+    monkeypatch.setattr(maillog, "event", lambda name, /, **fields: logged.append((name, fields.get("id"))))
+    ids = [world.accept(f"{name}@far.test") for name in "xyz"]
+    for directory, entry_id in (("env", ids[0]), ("msg", ids[1])):
+        path = Path(world.spool.root, directory, entry_id)
+        path.unlink()
+        os.mkfifo(path)
+        os.utime(path, (world.clock(), world.clock()))
+
+    async def story() -> list[Listed]:
+        await asyncio.sleep(60)
+        return await world.desk.listing(10)
+
+    listed = world.run(story())
+    assert listed is not None
+    assert [(line.id, line.entry is None) for line in listed] == [(ids[0], True), (ids[1], False)]
+    assert [attempt.recipients for attempt in world.courier.attempts] == [["z@far.test"]]
+    assert {("queue-unreadable", entry_id) for entry_id in ids[:2]} <= set(logged)
 
 
 def test_content_that_somebody_removed(world: World) -> None:

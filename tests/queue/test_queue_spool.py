@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -251,7 +252,7 @@ def test_a_directory_that_cannot_be_synced(spool: Spool, monkeypatch: pytest.Mon
     assert set(spool.apply([settled(entry)], ["R1"])) == {"S1"}
     with pytest.raises(OSError, match="Input/output error"):
         spool.sweep(["R1"])
-    assert spool.has_content("R1")
+    assert spool.content_size("R1") == 12
     with pytest.raises(OSError, match="Input/output error"):
         spool.store(entry)
 
@@ -485,6 +486,20 @@ def test_links_are_not_followed(spool: Spool, tmp_path: Path) -> None:
         spool.open_content("A1")
 
 
+def test_only_files_are_opened(spool: Spool) -> None:
+    """Whoever opened a FIFO, with nobody to write into it, would wait for ever."""
+    for directory, look in (("env", spool.load), ("msg", spool.open_content)):
+        for make in (os.mkfifo, os.mkdir):
+            accept(spool, "A1")
+            path = Path(spool.root, directory, "A1")
+            path.unlink()
+            make(path)
+            with pytest.raises(OSError, match="regular file"):
+                look("A1")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            spool.remove("A1")
+
+
 def test_due_times_need_no_reading(spool: Spool) -> None:
     entry = accept(spool, "A1")
     held = accept(spool, "B1")
@@ -508,6 +523,6 @@ def test_a_disk_that_cannot_say_has_lost_nothing(spool: Spool, monkeypatch: pyte
     """Neither content nor envelope counts as gone because of an error."""
     accept(spool, "A1")
 
-    for look in (spool.has_content, spool.check):
+    for look in (spool.content_size, spool.check):
         with Calls(0, failing(errno.EIO)).watched(monkeypatch), pytest.raises(OSError, match="error"):
             look("A1")
