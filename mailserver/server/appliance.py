@@ -25,6 +25,7 @@ from mailserver.config.versioned import TakenBack
 from mailserver.server import console, notify, privileges
 from mailserver.server.channel import Told
 from mailserver.server.companion import Companion
+from mailserver.server.confirming import report as report_taken_back
 from mailserver.server.pid_file import PidFile
 from mailserver.server.privileges import PrivilegeError, drop
 from mailserver.server.services import REFUSALS, limits
@@ -56,7 +57,7 @@ def serve(directory: str, overrides: Overrides) -> None:
     _check_user(config)
     log = _open_log(config)
     if taken_back is not None:
-        maillog.event("config-taken-back", version=taken_back.number, of=taken_back.who)
+        report_taken_back(taken_back)
 
     def reread() -> Config:
         return overrides.apply(load(directory))

@@ -15,9 +15,18 @@ from mailserver.admin.refused import Refused
 from mailserver.config.confirm import AUTO_REVERT
 from mailserver.config.editing import EditRefused, Settings
 from mailserver.config.load import ConfigError
+from mailserver.config.versioned import TakenBack
 from mailserver.pool import Busy, Pool
 
 AGAIN = 2.0  # seconds until what the disk refused is tried again
+
+
+def report(done: TakenBack) -> None:
+    """Log what became of a change that nobody confirmed: edits by hand have the last word."""
+    if done.by_hand:
+        maillog.event("config-kept", version=done.number, of=done.who)
+    else:
+        maillog.event("config-taken-back", version=done.number, of=done.who)
 
 
 class Confirming:
@@ -56,6 +65,6 @@ class Confirming:
 
     async def _take_back(self) -> None:
         done = await self._pool.run(self._settings.take_back, AUTO_REVERT)
-        maillog.event("config-taken-back", version=done.number, of=done.who)
+        report(done)
         with contextlib.suppress(Refused):  # the log says why
             await self._reload()

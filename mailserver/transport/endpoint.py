@@ -112,7 +112,7 @@ def _port(text: str, port: str) -> int:
 
 def _unix(text: str, rest: str) -> Endpoint:
     match = _PATH.fullmatch(rest)
-    if not match:
+    if not match or not rest.isprintable():
         raise EndpointError(
             f"{text!r}: expected an absolute path, as in unix:/run/x.sock or unix:/x:mode=660"
         )

@@ -67,6 +67,8 @@ def test_forms(text, endpoint, canonical):
         ("unix:relative", "absolute path"),
         ("unix:/" + "x" * 107, "107 octets"),
         ("unix:/x:mode=1777", "mode"),
+        ('unix:/tmp/x"\n[evil]\n', "absolute path"),
+        ("unix:/tmp/\x1b[2J", "absolute path"),
         ("fd:", "number or name"),
         ("fd:a:b", "number or name"),
     ],
