@@ -133,6 +133,16 @@ class Administration:
             _log_fault(error, record)
             raise _for(record.operator, error) from None
 
+    def refuse(self, operator: Operator, front: str, words: str | None) -> None:
+        """Leave the line of a call that a front end has refused by itself.
+
+        `words` are those of the operation that was meant, if there is such a one.
+        """
+        record = Record(operator, front)
+        operation = record.operation = None if words is None else TABLE.get(words)
+        may = operation is None or operation.allows(operator.role)
+        record.leave("refused" if may else "forbidden")
+
     async def suggest(self, operator: Operator, front: str, parameter: Parameter, begun: str) -> list[str]:
         """Values that a parameter may have, from the operation that lists them for this operator."""
         return await suggested(parameter, begun, partial(self._listed, operator, front))
@@ -158,11 +168,11 @@ class Administration:
 
     def _admit(self, record: Record, words: str, given: Mapping[str, object], *, stream: bool) -> Operation:
         """The operation, if the operator may; its arguments are in `record`. Raises Refused, Missing."""
+        operation = record.operation = TABLE.get(words) if isinstance(words, str) else None
         current = self.operators.current(record.operator)
         if current is None:
             raise Forbidden(f"{record.operator.name} is no operator any more")
         record.operator = operator = current
-        operation = record.operation = TABLE.get(words) if isinstance(words, str) else None
         if operation is None:
             raise Refused("no such command")
         if not operation.allows(operator.role):

@@ -45,6 +45,15 @@ def parse(text: str, role: Role) -> Phrase:
     return Phrase(operation, reading.given())
 
 
+def meant(text: str) -> str | None:
+    """The words of the operation that `text` begins with, whoever may ask for it; None for none."""
+    try:
+        operation = _operation(split(text), Role.OWNER)
+    except Refused:
+        return None
+    return None if operation is None else operation.words
+
+
 def begin(words: Sequence[str], role: Role) -> Reading | None:
     """How far a phrase has come with these words; None while they name no operation. Raises Refused."""
     operation = _operation(words, role)

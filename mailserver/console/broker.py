@@ -9,7 +9,8 @@ finds (`pb.perspective`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -87,6 +88,7 @@ class Broker(pb.Broker):
         self._calls: set[asyncio.Task[None]] = set()
         self._most_calls = 1  # guesses come one after the other
         self._failures = 0
+        self._view: View | None = None  # of who has logged in
         self._greeted = False  # the client has said its version
         self.setNameForLocal(_ROOT, Reference(self._root()))
 
@@ -210,13 +212,25 @@ class Broker(pb.Broker):
         return self._encoded([b"answer", call.number, jelly.jelly(result, self.security)])
 
     async def _result(self, call: Call) -> object:
+        with self._refusing(call):
+            begun = self._begun(call)
+        return await begun
+
+    def _refusing(self, call: Call) -> AbstractContextManager[None]:
+        """Who has logged in leaves a line of each call that is none."""
+        if self._view is None:
+            return nullcontext()
+        name = call.name.decode(errors="replace")
+        return self._view.refusing(None if call.target is None else call.target.words(name))
+
+    def _begun(self, call: Call) -> Awaitable[object]:
         if call.target is None:
             raise Refused("no such object")
         method = call.target.method(call.name.decode(errors="replace"))
         args, kwargs = (values.read(part, self._refer) for part in (call.args, call.kwargs))
         if not isinstance(args, tuple) or not isinstance(kwargs, dict):
             raise values.NotAllowed("expected arguments")
-        return await begin(method, args, kwargs)
+        return begin(method, args, kwargs)
 
     def _refer(self, number: int) -> pb.RemoteReference:
         return pb.RemoteReference(None, self, number, 1)
@@ -295,4 +309,5 @@ class Broker(pb.Broker):
         self.transport.admit(operator.name)
         self._reader.most = octets.MOST
         self._most_calls = CALLS
-        return perspective(View(self._desk.administration, operator, self._streams))
+        self._view = View(self._desk.administration, operator, self._streams)
+        return perspective(self._view)

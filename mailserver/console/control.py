@@ -144,7 +144,7 @@ class Control(asyncio.StreamReaderProtocol):
 
     async def _answer(self, operator: Operator, line: bytes) -> None:
         try:
-            asked = read(line, operator.role)
+            asked = self._read(operator, line)
             operation = TABLE.get(asked.do)
             if operation is not None and operation.stream:
                 await self._stream(operator, asked)
@@ -158,6 +158,15 @@ class Control(asyncio.StreamReaderProtocol):
         values = result if isinstance(result, (list, tuple)) else [] if result is None else [result]
         await self._say_all(values)
         await self._say({"done": len(values)})
+
+    def _read(self, operator: Operator, line: bytes) -> Asked:
+        """Raises Refused, of which the log tells."""
+        try:
+            return read(line, operator.role)
+        except Refused:
+            words = phrases.meant(line.decode(errors="replace"))
+            self._desk.administration.refuse(operator, FRONT, words)
+            raise
 
     async def _perform(self, operator: Operator, asked: Asked) -> Any:
         self._at_work = True

@@ -161,7 +161,7 @@ class _Phrases:
         """What the Python prompt finds: `await perform("domain list")` is a phrase with its values."""
 
         async def perform(text: str) -> object:
-            phrase = phrases.parse(text, self._operator.role)
+            phrase = self._read(text, "python")
             return await self._administration.perform(
                 self._operator, "python", phrase.operation.words, phrase.given
             )
@@ -175,9 +175,17 @@ class _Phrases:
 
     # ---- phrases
 
+    def _read(self, text: str, front: str) -> Phrase:
+        """Raises Refused, of which the log tells."""
+        try:
+            return phrases.parse(text, self._operator.role)
+        except Refused:
+            self._administration.refuse(self._operator, front, phrases.meant(text))
+            raise
+
     async def _phrase(self, line: str) -> None:
         try:
-            phrase = phrases.parse(line, self._operator.role)
+            phrase = self._read(line, FRONT)
         except Refused as error:
             self._terminal.say([told(error)])
             return

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mailserver import maillog
-from mailserver.admin import mailboxes
+from mailserver.admin import mailboxes, phrases
 from mailserver.admin.refused import MOST, Refused, told
 from mailserver.admin.roles import Operator, Role
 from mailserver.directory import Missing
@@ -82,6 +82,39 @@ def test_a_command_that_there_is_not_is_not_repeated(there, lines):
         there.perform(OWNER, SECRET)
     assert only(lines).endswith(" operation=unknown outcome=refused\n")
     assert SECRET not in "".join(lines)
+
+
+def test_who_is_removed_leaves_what_he_tried(there, lines):
+    there.operators.add("eve", "owner", PASSWORD)
+    eve = asyncio.run(there.operators.authenticate("eve", PASSWORD, "192.0.2.1"))
+    there.operators.remove("eve")
+    lines.clear()
+    with pytest.raises(Refused, match="eve is no operator any more"):
+        there.perform(eve, "stop")
+    assert " operator=eve role=owner front=test operation=stop outcome=forbidden" in only(lines)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "words"),
+    [
+        ("stop", "stop"),
+        ("operator list --x", "operator list"),
+        (f"user passwd a@b.test {SECRET}", "user passwd"),
+        ("'stop' now", "stop"),
+        ("operator", None),
+        (f"{SECRET} stop", None),
+        (f"stop '{SECRET}", None),
+        ("x" * 20_000, None),
+        ("\x1b", None),
+        ("", None),
+    ],
+)
+def test_what_a_front_end_refuses_by_itself(there, lines, phrase, words):
+    assert phrases.meant(phrase) == words
+    there.administration.refuse(ADMIN, "test", words)
+    outcome = "forbidden" if words in ("stop", "operator list") else "refused"
+    operation = f'"{words}"' if words and " " in words else words or "unknown"
+    assert only(lines).endswith(f" front=test operation={operation} outcome={outcome}\n")
 
 
 def test_a_stream_leaves_one_line_when_it_begins(there, lines):

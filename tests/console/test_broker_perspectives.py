@@ -111,6 +111,49 @@ def test_what_a_role_may_not_is_no_method_for_a_client(name, office, tmp_path):
     asyncio.run(conversation())
 
 
+def test_every_call_that_is_none_leaves_a_line(office, tmp_path, events):
+    """One each: by phrases, by methods that are not there for him, and with what a method does not take."""
+    tried = [
+        ("server", b"phrase", ["stop"], "stop", "forbidden"),
+        ("server", b"phrase", ["operator list"], "operator list", "forbidden"),
+        ("server", b"phrase", ["hunter2 frobnicate"], "unknown", "refused"),
+        ("server", b"phrase", ["user passwd ann@example.test hunter2"], "user passwd", "refused"),
+        ("server", b"phrase", ["user passwd ann@example.test", "hunter2"], "user passwd", "refused"),
+        ("server", b"phrase", ["queue list --watch"], "queue list --watch", "refused"),
+        ("server", b"phrase", [7], "unknown", "refused"),
+        ("server", b"phrase", [], "unknown", "refused"),
+        ("server", b"asks", ["stop"], "stop", "forbidden"),
+        ("server", b"stop", [], "stop", "forbidden"),
+        ("server", b"operators", [], "unknown", "refused"),
+        ("server", b"hunter2", [], "unknown", "refused"),
+        ("domains", b"add", ["new.test"], "domain add", "forbidden"),
+        ("domains", b"list", ["hunter2"], "domain list", "refused"),
+        ("domains", b"domain", [], "unknown", "refused"),
+        ("mine", b"remove", [], "domain remove", "forbidden"),
+        ("nothing", b"stop", [], "unknown", "refused"),
+    ]
+
+    async def conversation():
+        with office.listening(f"unix:{tmp_path}/pb.sock"):
+            raw = await Raw.connect(f"{tmp_path}/pb.sock")
+            await raw.call(b"root", b"stop")  # nobody has logged in
+            there = {"nothing": 10_000}
+            there["server"] = (await raw.call(b"root", b"authenticate", "dora", PASSWORD))[1][1]
+            there["domains"] = (await raw.call(there["server"], b"domains"))[1][1]
+            there["mine"] = (await raw.call(there["domains"], b"domain", "example.test"))[1][1]
+            events.clear()
+            for target, name, args, *_ in tried:
+                kind, _ = await raw.call(there[target], name, *args)
+                assert kind == b"error", (name, args)
+            raw.close()
+
+    asyncio.run(conversation())
+    audit = [fields for name, fields in events if name == "audit"]
+    assert [[one["operation"], one["outcome"]] for one in audit] == [list(one[-2:]) for one in tried]
+    assert {(one["operator"], one["front"]) for one in audit} == {("dora", "pb")}
+    assert "hunter2" not in str(events)
+
+
 def test_a_domain_of_others_is_like_one_that_is_not_there(office, tmp_path):
     body = f"""
 me = await root.callRemote("authenticate", "dora", {PASSWORD!r})

@@ -88,6 +88,19 @@ def test_nonsense_is_refused_and_the_conversation_goes_on(begun: Begun, request_
         assert why in str(told.value)
         assert "\n" not in str(told.value)
         assert operator.ask("whoami")
+    begun.server.event("audit", front="control", outcome="refused")
+
+
+def test_what_is_refused_is_in_the_log_and_not_what_was_typed(begun: Begun) -> None:
+    with begun.operator() as operator:
+        for asked in ("user passwd ann@example.test hunter2", "hunter2", "user list 'hunter2", '{"hunter2'):
+            with pytest.raises(Refused):
+                operator.ask(asked)
+        operator.ask("counters")
+    begun.server.event("audit", operation="user passwd", front="control", outcome="refused")
+    begun.server.event("audit", operation="unknown", front="control", outcome="refused")
+    begun.server.event("audit", operation="counters", front="control", outcome="done")
+    assert "hunter2" not in begun.server.output
 
 
 def test_a_line_without_end_is_refused_and_closed(begun: Begun) -> None:

@@ -41,6 +41,26 @@ def test_an_operator_logs_in_asks_and_leaves(play, office, events):
     assert not [name for name, fields in events if "error" in fields]
 
 
+def test_what_a_role_may_not_leaves_a_line(play, office, events):
+    """One for each try, and nothing of what was typed but the operation."""
+
+    async def conversation(client):
+        await client.log_in("dora", PASSWORD)
+        for line in ("stop", "operator list", "frobnicate hunter2", "user passwd ann@example.test hunter2"):
+            await client.ask(line)
+
+    play(conversation)
+    audit = [fields for name, fields in events if name == "audit"]
+    assert [(one["operation"], one["outcome"]) for one in audit] == [
+        ("stop", "forbidden"),
+        ("operator list", "forbidden"),
+        ("unknown", "refused"),
+        ("user passwd", "refused"),
+    ]
+    assert {(one["operator"], one["front"]) for one in audit} == {("dora", "telnet")}
+    assert "hunter2" not in str(events)
+
+
 def test_three_wrong_passwords_end_the_connection(play, office):
     async def conversation(client):
         for name in ("owen", "nobody", "owen"):

@@ -1,8 +1,8 @@
 """Operations on the queue, as far as it is an operator's business. Not here: the queue (`admin.queue`).
 
 Who sees a part of the domains sees a message of them whole: what their users submitted, and what their
-aliases send on. Of another message he sees what is about his recipients. He commands those of his domains alone: the
-others are somebody else's mail as well. The sender in the envelope proves nothing: anybody can write it.
+aliases send on. Of another message he sees what is about his recipients. He commands those of his domains
+alone: the others are somebody else's mail as well. The sender proves nothing: anybody can write it.
 """
 
 from __future__ import annotations

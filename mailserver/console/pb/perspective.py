@@ -46,7 +46,7 @@ def perspective(view: View) -> Reference:
             methods[_verb(operation)] = _method(view, operation, {})
     for topic, operations in topics.items():
         methods[TOPICS.get(topic, topic)] = _topic(view, topic, operations)
-    return Reference({**methods, **typed.methods(view)})
+    return Reference({**methods, **typed.methods(view)}, "")
 
 
 def _topic(view: View, topic: str, operations: Iterable[Operation]) -> Method:
@@ -56,7 +56,7 @@ def _topic(view: View, topic: str, operations: Iterable[Operation]) -> Method:
             methods[topic] = _thing(view, topic, operation, key)
 
     async def reference() -> Reference:
-        return Reference(methods)
+        return Reference(methods, topic)
 
     return reference
 
@@ -74,7 +74,8 @@ def _thing(view: View, topic: str, show: Operation, key: Parameter) -> Method:
                 )
                 for operation in view.operations()
                 if _is_about(view, operation, topic, key)
-            }
+            },
+            topic,
         )
 
     return reference
@@ -111,19 +112,25 @@ def _method(view: View, operation: Operation, said: Given) -> Method:
     if operation.words.endswith(_WATCHED):
 
         async def mirror(*args: object, **kwargs: object) -> Mirror:
-            states = view.states(operation, given(operation, role, said, args, kwargs))
+            with view.refusing(operation.words):
+                view.streams.require_room()
+                together = given(operation, role, said, args, kwargs)
+            states = view.states(operation, together)
             return await view.streams.mirror(states)
 
         return mirror
     if operation.stream:
 
         async def watch(observer: object, *args: object, **kwargs: object) -> Reference:
-            values = view.watch(operation, given(operation, role, said, args, kwargs))
-            return view.streams.subscribe(observer, values)
+            with view.refusing(operation.words):
+                values = view.watch(operation, given(operation, role, said, args, kwargs))
+                return view.streams.subscribe(observer, values)
 
         return watch
 
     async def perform(*args: object, **kwargs: object) -> object:
-        return await view.perform(operation, given(operation, role, said, args, kwargs))
+        with view.refusing(operation.words):
+            together = given(operation, role, said, args, kwargs)
+        return await view.perform(operation, together)
 
     return perform

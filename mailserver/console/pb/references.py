@@ -20,10 +20,15 @@ Given = dict[str, object]
 
 
 class Reference(pb.Referenceable):
-    """An object of ours that a client holds; `methods` by the names that it calls them."""
+    """An object of ours that a client holds; `methods` by the names that it calls them.
 
-    def __init__(self, methods: Mapping[str, Method]) -> None:
+    `topic` is the first word of the operations that are methods here, empty for the server's own; None: there
+    are none.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], topic: str | None = None) -> None:
         self._methods = methods
+        self._topic = topic
 
     def method(self, name: str) -> Method:
         """Raises NoSuchMethod."""
@@ -31,6 +36,10 @@ class Reference(pb.Referenceable):
         if found is None:
             raise pb.NoSuchMethod("no such method")
         return found
+
+    def words(self, name: str) -> str | None:
+        """Those of the operation that a method of this name would be, whether it is there or not."""
+        return None if self._topic is None else f"{self._topic} {name.replace('_', ' ')}".strip()
 
 
 def begin(method: Method, args: Sequence[object], kwargs: Mapping[str, object]) -> Awaitable[object]:

@@ -55,7 +55,7 @@ class Streams:
 
     async def mirror(self, states: AsyncGenerator[State, None]) -> Mirror:
         """A mirror of the states, from the first one on. Raises Refused, and what `states` raises."""
-        self._require_room()
+        self.require_room()
         first = await anext(states, None)
         if first is None:
             raise Refused("there is nothing to watch")
@@ -66,7 +66,7 @@ class Streams:
 
     def _begin(self, work: Any) -> Reference:
         try:
-            self._require_room()
+            self.require_room()
         except Refused:
             work.close()
             raise
@@ -77,7 +77,8 @@ class Streams:
 
         return Reference({"stop": stop})
 
-    def _require_room(self) -> None:
+    def require_room(self) -> None:
+        """Raises Refused where there are as many streams as there may be."""
         if len(self._tasks) >= MOST:
             raise Refused(f"there are {MOST} streams on this connection: stop one")
 

@@ -13,6 +13,7 @@ import msgspec
 from mailserver.admin import phrases
 from mailserver.admin.completion import complete
 from mailserver.admin.operation import Parameter
+from mailserver.admin.phrases import Phrase
 from mailserver.admin.refused import Refused
 from mailserver.admin.sentences import question
 from mailserver.console.pb.references import Method
@@ -23,25 +24,30 @@ def methods(view: View) -> Mapping[str, Method]:
     """The methods of a perspective that are about phrases."""
     role = view.operator.role
 
+    def read(text: object) -> Phrase:
+        with view.refusing(phrases.meant(text) if isinstance(text, str) else None):
+            return phrases.parse(_text(text), role)
+
     async def phrase(text: object, given: object = None, observer: object = None) -> object:
         """Carry a phrase out, with what is not said in it (secrets) by name; `observer` is for streams."""
-        operation, said = phrases.parse(_text(text), role)
-        said = {**said, **_names(given)}
-        if operation.stream:
-            return view.streams.subscribe(observer, view.watch(operation, said))
+        operation, said = read(text)
+        with view.refusing(operation.words):
+            said = {**said, **_names(given)}
+            if operation.stream:
+                return view.streams.subscribe(observer, view.watch(operation, said))
         return await view.perform(operation, said)
 
     async def asks(text: object) -> object:
         """How the phrase is understood: what is to be asked for, whether it is a stream, and the question
         before what destroys."""
-        read = phrases.parse(_text(text), role)
-        operation = read.operation
+        asked = read(text)
+        operation = asked.operation
         return {
             "words": operation.words,
-            "given": msgspec.to_builtins(read.given),
-            "secrets": [one.name for one in read.secrets],
+            "given": msgspec.to_builtins(asked.given),
+            "secrets": [one.name for one in asked.secrets],
             "stream": operation.stream,
-            "question": question(operation.words, read.given) if operation.destroys else "",
+            "question": question(operation.words, asked.given) if operation.destroys else "",
         }
 
     async def completions(text: object) -> object:

@@ -5,18 +5,21 @@ Not here: whether he may (`admin.administration`), references (`perspective`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 import msgspec
+from twisted.spread import pb
 
 from mailserver.admin.administration import Administration
 from mailserver.admin.operation import Operation, Scope
+from mailserver.admin.refused import Refused
 from mailserver.admin.roles import Operator
 from mailserver.admin.table import TABLE
 from mailserver.console.pb.streams import State, Streams
+from mailserver.console.pb.values import NotAllowed
 
 FRONT = "pb"
 
@@ -34,6 +37,15 @@ class View:
     def operations(self) -> list[Operation]:
         """All that he may do at all."""
         return [operation for operation in TABLE.values() if _is_for(self.operator, operation)]
+
+    @contextmanager
+    def refusing(self, words: str | None) -> Iterator[None]:
+        """Leave the line of a call that is refused before the administration hears of it."""
+        try:
+            yield
+        except (Refused, NotAllowed, pb.NoSuchMethod):
+            self.administration.refuse(self.operator, FRONT, words)
+            raise
 
     async def perform(self, operation: Operation, said: Mapping[str, object]) -> object:
         """Its values as plain ones. Raises what the administration raises."""
