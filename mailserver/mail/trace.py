@@ -14,8 +14,8 @@ from functools import lru_cache
 from mailserver.mail.address import Address
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
-_RECEIVED = re.compile(rb"^received:", re.IGNORECASE | re.MULTILINE)
-_DELIVERED_TO = re.compile(rb"^delivered-to:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -25,11 +25,24 @@ def count_received(header: bytes | bytearray) -> int:
     return len(_RECEIVED.findall(header))
 
 
-def was_delivered_to(header: bytes | bytearray, addresses: Collection[Address]) -> bool:
-    """Whether a header (LF line ends) has a Delivered-To field of one of `addresses`, as we write it."""
-    fields = _DELIVERED_TO.findall(header) if addresses else []
-    found = {field.decode(errors="replace").strip().casefold() for field in fields}
+def was_delivered_to(header: bytes | bytearray, addresses: Collection[Address], delimiter: str = "") -> bool:
+    """Whether a header (LF line ends) has a Delivered-To field of one of `addresses`.
+
+    However other servers have folded it, put it in brackets, or kept the tag that begins with `delimiter`.
+    """
+    if not addresses:
+        return False
+    found = {_bare(value.decode(errors="replace")) for value in _DELIVERED_TO.findall(header)}
+    if delimiter:
+        found |= {
+            f"{local.partition(delimiter)[0]}@{domain}"
+            for local, _, domain in (address.rpartition("@") for address in found)
+        }
     return any(str(address).casefold() in found for address in addresses)
+
+
+def _bare(value: str) -> str:
+    return "".join(value.split()).removeprefix("<").removesuffix(">").casefold()
 
 
 def received(

@@ -6,8 +6,6 @@ in them (`mail.dsn`), clients' messages (`smtp`).
 
 from __future__ import annotations
 
-from mailserver import maillog
-from mailserver.directory import Unavailable
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.reply import Reply
@@ -40,13 +38,7 @@ class Posting:
 
     def postmaster(self) -> Address | None:
         """Who sends reports, and gets those nobody else takes; None where there is none just now."""
-        try:
-            return self._routing.postmaster()
-        except Unavailable as error:
-            maillog.event("unavailable", file=error.file, reason=error.reason)
-        except OSError as error:
-            maillog.event("routing-failed", recipient="postmaster", error=error.strerror)
-        return None
+        return self._routing.known_postmaster()
 
     async def _commit(self, dispatch: Dispatch, content: bytes) -> Reply:
         message = self._reception.begin()

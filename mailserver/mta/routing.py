@@ -135,6 +135,16 @@ class Routing:
                 return address
         return None
 
+    def known_postmaster(self) -> Address | None:
+        """The same; None, too, where trouble of ours hides him, which is logged."""
+        try:
+            return self.postmaster()
+        except Unavailable as error:
+            maillog.event("unavailable", file=error.file, reason=error.reason)
+        except OSError as error:
+            maillog.event("routing-failed", recipient="postmaster", error=error.strerror)
+        return None
+
     def _postmaster_domains(self) -> Iterator[str]:
         if self._default_domain:
             yield self._default_domain

@@ -50,6 +50,10 @@ class Senders:
             maillog.event("unavailable", file=error.file, reason=error.reason)
             return TROUBLE
 
+    def postmaster(self) -> Address:
+        """Who is the author of a program's mail from nobody: whoever reads what is sent to postmaster."""
+        return self._routing.known_postmaster() or Address("postmaster", self._hostname)
+
     def _may(self, user: Address | None, sender: Address) -> bool:
         if user is None:
             return sender.domain == self._hostname or self._routing.is_ours(sender.domain)

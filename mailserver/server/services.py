@@ -105,6 +105,7 @@ class Services:
             header_size=config.limits.header_size,
             recipients=config.submission.recipients if submission else config.limits.recipients,
             received=config.limits.received,
+            delimiter=config.addresses.recipient_delimiter,
         )
         site = smtp.Site(
             policy,

@@ -28,7 +28,8 @@ from mailserver.smtp.replies import (
 class Content:
     """The content of `message`, beginning with the trace header this server writes on top.
 
-    `hops`: Received fields it may have at most; `forwarders`: aliases it must not have passed before.
+    `hops`: Received fields it may have at most; `forwarders`: aliases it must not have passed before, with
+    any tag, which begins with `delimiter`.
     `complete`, where it is given, makes the header that is stored from the one that came, or raises
     MalformedHeader.
     """
@@ -43,6 +44,7 @@ class Content:
         header_limit: int,
         hops: int,
         forwarders: Collection[Address] = (),
+        delimiter: str = "",
         complete: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.message = message
@@ -52,6 +54,7 @@ class Content:
         self._header_limit = header_limit
         self._hops = hops
         self._forwarders = forwarders
+        self._delimiter = delimiter
         self._complete = complete
         self._header: bytearray | None = bytearray()
         self._added_wire = _wire_size(trace)
@@ -131,7 +134,7 @@ class Content:
             return HEADER_TOO_BIG
         if count_received(header) > self._hops:
             return TOO_MANY_HOPS  # RFC 5321 §6.3
-        if was_delivered_to(header, self._forwarders):
+        if was_delivered_to(header, self._forwarders, self._delimiter):
             return FORWARDED_BEFORE
         return None
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from mailserver import maillog
 from mailserver.mail import trace
-from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.reply import Reply
 from mailserver.mta.dispatch import Accepted, Dispatch
@@ -23,7 +22,7 @@ from mailserver.smtp.submission import Submitting
 
 
 class Policy(NamedTuple):
-    """What a listener's sessions allow. Sizes in octets."""
+    """What a listener's sessions allow. Sizes in octets; `delimiter` begins a +tag."""
 
     hostname: str
     lmtp: bool = False
@@ -31,6 +30,7 @@ class Policy(NamedTuple):
     header_size: int = 256 << 10
     recipients: int = 1000
     received: int = 100
+    delimiter: str = "+"
 
 
 class Client(NamedTuple):
@@ -72,6 +72,7 @@ class Incoming:
             header_limit=policy.header_size,
             hops=policy.received,
             forwarders=self._dispatch.forwarders,
+            delimiter=policy.delimiter,
             complete=None if submitting is None else self._completion(submitting),
         )
 
@@ -127,7 +128,7 @@ class Incoming:
             completed,
             now=now,
             message_id=f"<{int(now)}.{self._message.id}@{hostname}>",
-            author=author or Address("postmaster", hostname),
+            author=author or submitting.rules.senders.postmaster(),
         )
 
     def _protocol(self) -> str:

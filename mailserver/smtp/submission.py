@@ -40,6 +40,8 @@ class Senders(Protocol):
 
     def refusal(self, user: Address | None, sender: Address | None) -> Reply | None: ...
 
+    def postmaster(self) -> Address: ...
+
 
 @dataclass(frozen=True)
 class Submission:

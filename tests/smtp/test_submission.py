@@ -161,7 +161,7 @@ def test_the_author_of_a_trusted_process_is_the_sender(office: Outbound) -> None
     assert entry.user == "uid 0"
     office.spool.remove(entry.id)
     submit(office, "\nx\n", login="", sender="", peer=socket)
-    assert re.search(ADDED % rb"postmaster@mx\.example\.test", stored(office))
+    assert re.search(ADDED % rb"postmaster@example\.test", stored(office))
 
 
 def test_the_client_is_kept_out_of_the_message_where_it_is_to_be(office: Outbound) -> None:
@@ -224,6 +224,45 @@ def test_return_path_is_for_mailboxes_alone(office: Outbound) -> None:
     submit(office, "\nx\n", to=("bob@example.test", "y@elsewhere.test"))
     (file,) = office.messages("bob")
     assert file.read_bytes().startswith(b"Return-Path: <ann@example.test>\nReceived: ")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Delivered-To: away@example.test",
+        "Delivered-To: <away@example.test>",
+        "Delivered-To:\n away@example.test",
+        "Delivered-To : Away@Example.Test ",
+        "delivered-to: \n\t<away@\n example.test>\n ",
+        "Delivered-To: away+zz@example.test",
+        "Delivered-To: ann@example.test\nDelivered-To: away+a+b@example.test",
+    ],
+)
+def test_an_alias_knows_its_mail_again_however_the_field_is_written(field: str, office: Outbound) -> None:
+    heard = submit(office, f"Subject: x\n{field}\nTo: t\n\nx\n", to=("away@example.test",))
+    assert b"\r\n554 5.4.6 " in heard
+    assert office.entries() == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Delivered-To: away@elsewhere.test",
+        "Delivered-To: xaway@example.test",
+        "Delivered-To: zz+away@example.test",
+        "Delivered-To:\nX: away@example.test",
+        "X-Delivered-To: away@example.test",
+        "Delivered-To: away-zz@example.test",
+    ],
+)
+def test_mail_that_passed_others_is_forwarded(field: str, office: Outbound) -> None:
+    assert b"\r\n554" not in submit(office, f"{field}\nTo: t\n\nx\n", to=("away@example.test",))
+    assert len(office.entries()) == 1
+
+
+@pytest.mark.parametrize("name", ["Received:", "RECEIVED :", "Received\t:"])
+def test_hops_are_counted_however_the_field_is_written(name: str, office: Outbound) -> None:
+    assert b"\r\n554 5.4.6 Too many hops" in submit(office, f"{name} x\n" * 3 + "\nx\n", received=2)
 
 
 @pytest.mark.parametrize(
