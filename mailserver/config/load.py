@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mailserver.config.explain import finding, unknown
-from mailserver.config.model import NEEDS_TWISTED, Config, Listener, Relay, Settings
+from mailserver.config.model import NEEDS_TWISTED, TWISTED_UNUSABLE, Config, Listener, Relay, Settings
 from mailserver.config.private import misplaced
 from mailserver.config.statements import Path
 from mailserver.config.values import DomainName, PathText
@@ -108,6 +108,12 @@ def _console_problems(listener: Listener) -> Iterator[tuple[str, str]]:
         yield "endpoint", f"{listener.protocol} only on a UNIX socket, loopback or tls:, for it has passwords"
     if importlib.util.find_spec("twisted") is None:
         yield "protocol", f"{listener.protocol} {NEEDS_TWISTED}"
+
+
+def twisted_trouble(error: ImportError) -> str:
+    """What to tell of an extra that could not be imported."""
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "twisted"
+    return NEEDS_TWISTED if missing else TWISTED_UNUSABLE
 
 
 def relay_problems(relays: tuple[Relay, ...]) -> Iterator[tuple[str, str]]:

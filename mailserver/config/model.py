@@ -37,6 +37,7 @@ from mailserver.config.values import (
 FIXED = ("maildirs", "user", "group", "allow_root")
 """What a running server cannot change: it would be another server."""
 
+TWISTED_UNUSABLE = "needs Twisted, which is here but cannot be imported by this account"
 NEEDS_TWISTED = "needs Twisted: pip install '.[console]' in the checkout, by the pip of this environment"
 """What is said where a console is wanted and the extra is not installed."""
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mailserver.config import load
-from mailserver.config.model import Config, Listener
+from mailserver.config.model import NEEDS_TWISTED, TWISTED_UNUSABLE, Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import Duration, EndpointText, Networks, Size
 
@@ -299,3 +299,16 @@ def test_what_the_command_line_gives_destroys_no_file_of_the_server(tmp_path):
     config, _ = read(tmp_path, 'hostname = "x.test"\n')
     with pytest.raises(load.ConfigError, match="command line: pid_file: expected a file that is not"):
         Overrides(pid_file=str(tmp_path / "mailserver.toml")).apply(config)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModuleNotFoundError("no", name="twisted"), NEEDS_TWISTED),
+        (ModuleNotFoundError("no", name="twisted.spread"), NEEDS_TWISTED),
+        (ModuleNotFoundError("no", name="zope"), TWISTED_UNUSABLE),
+        (ImportError("cannot import name", name="twisted"), TWISTED_UNUSABLE),
+    ],
+)
+def test_only_a_missing_twisted_is_to_be_installed(error, told):
+    assert load.twisted_trouble(error) == told

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mailserver.admin.refused import Refused
 from mailserver.cli.console.link import Asked, Given
-from mailserver.config.model import NEEDS_TWISTED
+from mailserver.config.load import twisted_trouble
 from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Remote:
         at = _endpoint(address)
         try:
             from mailserver.console.pb.client import Remote as Connection
-        except ImportError:
-            raise Refused(f"{address} {NEEDS_TWISTED}") from None
+        except ImportError as error:
+            raise Refused(f"{address} {twisted_trouble(error)}") from None
         connection = Connection()
         runner.run(connection.connect(at, _tls(authorities) if at.tls else None))
         if at.kind != "unix" or not runner.run(connection.login()):
