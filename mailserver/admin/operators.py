@@ -23,7 +23,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.quota import Quota
 from mailserver.mta.authentication import Authenticator, Outcome
 from mailserver.mta.counts import Counts
-from mailserver.pool import Pool
+from mailserver.pool import Busy, Pool
 
 _PLACE = "operators.invalid"  # RFC 6761 §6.4: nobody's domain; here that of names without one
 
@@ -59,10 +59,12 @@ class Operators:
     async def authenticate(self, name: str, password: str, source: str) -> Operator | None:
         """The operator `name`, or the user with the address `name`, if the password is right.
 
-        None also where guesses come too fast from `source` (an IP address, or whatever names it), and for
-        trouble of ours, which is in the log.
+        None also for trouble with a file, which is in the log. Raises Busy where it was not looked at: too
+        many are, or guesses come too fast from `source` (an IP address, or whatever names it).
         """
         login = await self._authenticator.login(name, password, source, "console")
+        if login.outcome in (Outcome.BUSY, Outcome.DELAYED):
+            raise Busy(self._pool.name)
         if login.outcome is not Outcome.OK or login.user is None:
             return None
         user = login.user

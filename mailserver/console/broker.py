@@ -109,21 +109,28 @@ class Broker(pb.Broker):
     def dataReceived(self, chunk: bytes) -> None:
         self._reader.feed(chunk)
         self._read()
+        if not self.transport.user and self._reader.held > EARLY and not self.transport.disconnecting:
+            self._close("malformed")
 
     def connectionLost(self, reason: object = None) -> None:
         for call in self._calls:
             call.cancel()
         super().connectionLost(reason)
         self._streams.close()
+        if self.transport.user:
+            self._desk.places.dismiss(self._peer, self.transport.user)
 
     def _read(self) -> None:
-        """Take what was received, as far as there is room for calls and the client takes its answers."""
+        """Take what was received, as far as there is room for calls and the client takes its answers.
+
+        Before the login we go on listening, for a client that hangs up while its guess waits is to be gone.
+        """
         try:
             while self._open and (expression := self._reader.next()) is not None:
                 self._receive(expression)
         except Malformed:
             self._close("malformed")
-        if self._open:
+        if self._open or not self.transport.user:
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()
@@ -306,6 +313,8 @@ class Broker(pb.Broker):
             raise Refused(f"logged in already, as {self.transport.user}")
 
     def _admit(self, operator: Operator) -> Reference:
+        if not self._desk.places.admit(self._peer, operator.name):
+            raise Refused(f"too many connections of {operator.name}")
         self.transport.admit(operator.name)
         self._reader.most = octets.MOST
         self._most_calls = CALLS

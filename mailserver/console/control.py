@@ -31,6 +31,7 @@ from mailserver.transport.listener import Peer
 FRONT = "control"
 LINE = 64 * 1024  # octets of a request
 BLOCK = 64 * 1024  # octets of an answer that are made before the client has taken them
+STRANGER = 5.0  # seconds for a request of who is no operator
 WRITE = 120.0  # seconds in which a client takes the next octets
 
 
@@ -62,6 +63,7 @@ class Control(asyncio.StreamReaderProtocol):
         self._task: asyncio.Task[None] | None = None
         self._at_work = False  # on an operation, which is never broken off half-way
         self._ending = False
+        self._admitted = False
 
     # ---- called by the transport and by Connections
 
@@ -100,6 +102,8 @@ class Control(asyncio.StreamReaderProtocol):
 
     def _bury(self, _: asyncio.Task[None]) -> None:
         self._writer.close()
+        if self._admitted and self._operator is not None:
+            self._desk.local_places.dismiss(self._peer, self._operator.name)
         self._desk.connections.discard(self)
 
     def _break_off(self) -> None:
@@ -112,9 +116,13 @@ class Control(asyncio.StreamReaderProtocol):
     async def _serve(self) -> None:
         try:
             if self._operator is None:
-                await self._next()  # or he would be cut off while he still speaks
+                await self._next(STRANGER)  # or he would be cut off while he still speaks
                 await self._say({"refused": "this account of the machine is no operator's"})
+            elif not self._desk.local_places.admit(self._peer, self._operator.name):
+                await self._next(STRANGER)
+                await self._say({"refused": f"too many connections of {self._operator.name}"})
             else:
+                self._admitted = True
                 await self._converse(self._operator)
         except _Gone:
             self._writer.transport.abort()
@@ -127,10 +135,10 @@ class Control(asyncio.StreamReaderProtocol):
             if text := line.strip():
                 await self._answer(operator, text)
 
-    async def _next(self) -> bytes:
+    async def _next(self, timeout: float | None = None) -> bytes:
         """The next line; what stands before the end of the input is one; empty when there is no more."""
         try:
-            async with asyncio.timeout(self._desk.settings().idle_timeout):
+            async with asyncio.timeout(timeout or self._desk.settings().idle_timeout):
                 return await self._input.readuntil(b"\n")
         except asyncio.IncompleteReadError as end:
             return end.partial

@@ -9,11 +9,12 @@ Not here: what is spoken (`control`, `telnet`, `broker`), the process (`server.c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mailserver.admin.administration import Administration
 from mailserver.admin.roles import Operator
+from mailserver.console.places import Places
 from mailserver.transport.connections import Connections
 
 
@@ -21,7 +22,7 @@ class Operators(Protocol):
     """Who may administer."""
 
     async def authenticate(self, name: str, password: str, source: str) -> Operator | None:
-        """The operator with this password; None also for guesses that come too fast from `source`."""
+        """The operator with this password, or None. Raises Busy: it was not looked at."""
 
     def of_uid(self, uid: int) -> Operator | None:
         """The operator that a process of this user is without a password, on a UNIX socket."""
@@ -48,3 +49,7 @@ class FrontDesk:
     settings: Callable[[], Settings]
     """The table now in force."""
     connections: Connections
+    places: Places = field(default_factory=Places)
+    """Of telnet and Perspective Broker."""
+    local_places: Places = field(default_factory=Places)
+    """Of the control socket."""

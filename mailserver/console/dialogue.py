@@ -25,6 +25,7 @@ from mailserver.admin.sentences import outcome, question
 from mailserver.console import manhole, tables
 from mailserver.console.desk import FrontDesk
 from mailserver.console.terminal import Interrupted, Terminal
+from mailserver.pool import Busy
 from mailserver.transport.listener import Peer
 
 FRONT = "telnet"
@@ -41,8 +42,8 @@ LOCAL = {
 PYTHON = {"python": "A Python prompt in the process of the consoles."}
 
 
-async def converse(desk: FrontDesk, terminal: Terminal, peer: Peer, admit: Callable[[str], None]) -> None:
-    """A whole dialogue; `admit` is told the operator's name as soon as he has one."""
+async def converse(desk: FrontDesk, terminal: Terminal, peer: Peer, admit: Callable[[str], bool]) -> None:
+    """A whole dialogue; `admit` is told the operator's name once he has one, and says if he may stay."""
     try:
         async with asyncio.timeout(PATIENCE):
             await terminal.known.wait()
@@ -50,9 +51,10 @@ async def converse(desk: FrontDesk, terminal: Terminal, peer: Peer, admit: Calla
         terminal.edit(False)
     try:
         operator = await _arrive(desk, terminal, peer)
-        if operator is not None:
-            admit(operator.name)
+        if operator is not None and admit(operator.name):
             await _Phrases(desk, terminal, operator).run()
+        elif operator is not None:
+            terminal.say([f"Too many connections of {operator.name}."])
     except EOFError:
         return
 
@@ -66,10 +68,14 @@ async def _arrive(desk: FrontDesk, terminal: Terminal, peer: Peer) -> Operator |
             terminal.say(["A password is taken over TLS alone."])
             return None
         name, password = await _credentials(terminal)
-        operator = await desk.operators.authenticate(name, password, peer.address)
+        wrong = "Wrong name or password."
+        try:
+            operator = await desk.operators.authenticate(name, password, peer.address)
+        except Busy:
+            wrong = "Too busy, try again later."
         if operator is None:
             guesses += 1
-            terminal.say(["Wrong name or password."])
+            terminal.say([wrong])
             if guesses >= GUESSES:
                 return None
     return operator

@@ -82,12 +82,18 @@ class Telnet(telnet.Telnet):
 
     async def _converse(self) -> None:
         try:
-            await converse(self._desk, self.terminal, self._peer, self.transport.admit)
+            await converse(self._desk, self.terminal, self._peer, self._admit)
             self.terminal.say(["Goodbye."])
         except Exception as error:
             self.transport.fail(error)
         finally:
             self.transport.loseConnection()
+
+    def _admit(self, name: str) -> bool:
+        admitted = self._desk.places.admit(self._peer, name)
+        if admitted:
+            self.transport.admit(name)
+        return admitted
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -112,8 +118,11 @@ class Telnet(telnet.Telnet):
                 self.terminal.put(line + b"\n")
 
     def readConnectionLost(self) -> None:
-        """No operator at a terminal does this by halves; `printf ... | nc -N` waits for answers."""
-        if self.terminal.editing:
+        """No operator at a terminal does this by halves; `printf ... | nc -N` waits for answers.
+
+        Nor does who has nothing more to ask after a login that is still looked at: he has hung up.
+        """
+        if self.terminal.editing or not (self.transport.user or self.terminal.has_input):
             self.transport.loseConnection()
         else:
             self.terminal.end()
@@ -124,6 +133,10 @@ class Telnet(telnet.Telnet):
     def connectionLost(self, reason: Any = None) -> None:
         super().connectionLost(reason)
         self.terminal.hang_up()
+        if self.transport.user:
+            self._desk.places.dismiss(self._peer, self.transport.user)
+        else:
+            self._task.cancel()
 
     # ---- options and commands
 

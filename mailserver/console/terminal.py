@@ -61,6 +61,11 @@ class Terminal:
     def window(self) -> int | None:
         return self._width if self.editing else None
 
+    @property
+    def has_input(self) -> bool:
+        """Something came that was not asked for yet."""
+        return bool(self._items)
+
     # ---- what the client does
 
     def put(self, item: bytes) -> None:

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mailserver import maillog
-from mailserver.config.model import NEEDS_TWISTED, Config, Listener
+from mailserver.config.load import twisted_trouble
+from mailserver.config.model import Config, Listener
 from mailserver.console import control
 from mailserver.console.desk import FrontDesk
-from mailserver.server.services import HANDSHAKE
+from mailserver.console.places import HANDSHAKE, Places
 from mailserver.transport import listener as transport
 from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 from mailserver.transport.gate import Gate, Limits
@@ -47,13 +48,14 @@ class Doors:
         self._desk = desk
         self._certificates = certificates
         self._inherited = inherited
-        self._gate = Gate(Limits(0, 0, HANDSHAKE))
+        self._owners = Gate(Limits(0, 0, HANDSHAKE))
         self._control: transport.Listener | None = None
         self._open: dict[Listener, transport.Listener] = {}
 
     async def open_control(self, path: str) -> None:
         """Where commands of this machine come in; a line in the log where that cannot be."""
-        listener = self._listener(Endpoint("unix", path, mode=OPEN_MODE), control.factory(self._desk))
+        endpoint = Endpoint("unix", path, mode=OPEN_MODE)
+        listener = self._listener(endpoint, control.factory(self._desk), self._desk.local_places)
         if problem := await _start(listener):
             maillog.event("listener-failed", problem=problem)
         else:
@@ -61,7 +63,10 @@ class Doors:
 
     async def follow(self, config: Config) -> list[str]:
         """Open what the configuration has, close what it has no more. Returns what could not be opened."""
-        self._gate.limits = Limits(config.console.connections, 0, HANDSHAKE)
+        most = config.console.connections
+        self._owners.limits = Limits(most, 0, HANDSHAKE)
+        self._desk.places.resize(most)
+        self._desk.local_places.resize(most)
         wanted = [at for at in config.listeners if at.protocol in FRONT_ENDS and not at.paused]
         for at in self._open.keys() - set(wanted):
             self._open.pop(at).close()
@@ -76,10 +81,10 @@ class Doors:
     async def _open_at(self, at: Listener) -> str:
         try:
             factory = FRONT_ENDS[at.protocol](self._desk)
-        except ImportError:
-            problem = f"{at.endpoint}: {at.protocol} {NEEDS_TWISTED}"
+        except ImportError as error:
+            problem = f"{at.endpoint}: {at.protocol} {twisted_trouble(error)}"
         else:
-            listener = self._listener(parse(at.endpoint), factory, at.proxy_from)
+            listener = self._listener(parse(at.endpoint), factory, self._desk.places, at.proxy_from)
             problem = await _start(listener, self._inherited)
             if not problem:
                 self._open[at] = listener
@@ -88,11 +93,20 @@ class Doors:
         return problem
 
     def _listener(
-        self, endpoint: Endpoint, factory: Factory, proxy_from: Sequence[transport.Network] = ()
+        self,
+        endpoint: Endpoint,
+        factory: Factory,
+        places: Places,
+        proxy_from: Sequence[transport.Network] = (),
     ) -> transport.Listener:
         certificates = self._certificates if endpoint.tls else None
         return transport.Listener(
-            endpoint, factory, gate=self._gate, certificates=certificates, proxy_from=proxy_from
+            endpoint,
+            factory,
+            gate=places,
+            certificates=certificates,
+            proxy_from=proxy_from,
+            owners=self._owners,
         )
 
     def close(self) -> None:

@@ -68,3 +68,8 @@ def source_of(address: str) -> str | bytes:
     if ":" in address:
         return socket.inet_pton(socket.AF_INET6, address)[:8]
     return "" if address == "unix" else address
+
+
+def account_source(uid: int) -> str:
+    """What counts as one address among the accounts of this machine."""
+    return f"uid {uid}"

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 from mailserver import maillog
 from mailserver.transport import proxy
 from mailserver.transport.endpoint import Endpoint, bind
-from mailserver.transport.gate import Gate, Limits, source_of
+from mailserver.transport.gate import Gate, Limits, account_source, source_of
 from mailserver.transport.tls import Certificates
 
 __all__ = ["Gate", "Limits", "Listener", "Network", "Peer", "reason_of"]
@@ -56,6 +56,11 @@ class Peer(NamedTuple):
         """On this machine: loopback or a UNIX socket."""
         return self.address == "unix" or self.address == "::1" or self.address.startswith("127.")
 
+    @property
+    def is_owner(self) -> bool:
+        """On a UNIX socket, and root or the account that we are."""
+        return self.uid is not None and self.uid in (0, os.geteuid())
+
 
 class _Connection(socket.socket):
     """An accepted socket, which gives its place back when it is closed, by whatever transport owns it.
@@ -64,8 +69,9 @@ class _Connection(socket.socket):
     use, without a wrapper around protocols or transports.
     """
 
-    __slots__ = ("listener", "source")
+    __slots__ = ("gate", "listener", "source")
     listener: Listener | None
+    gate: Gate
     source: str | bytes
 
     def close(self) -> None:
@@ -78,7 +84,7 @@ class _Connection(socket.socket):
 
     def _leave(self) -> None:
         if self.listener is not None:
-            self.listener.gate.leave(self.source)
+            self.gate.leave(self.source)
             self.listener.connections -= 1
             self.listener = None
 
@@ -88,7 +94,9 @@ class Listener:
 
     `factory(peer)` makes the protocol of a connection; `certificates` are needed where the endpoint has TLS;
     `refusal` is what a client over the limits is told, where it can be told in clear. `defers`, which may be
-    set, tells whether other processes that accept here should have the first chance now.
+    set, tells whether other processes that accept here should have the first chance now. `owners`, if given,
+    is the gate of root and our own account on a UNIX socket, so that nobody shuts them out; others count
+    there by their account.
     """
 
     def __init__(
@@ -100,11 +108,13 @@ class Listener:
         certificates: Certificates | None = None,
         proxy_from: Sequence[Network] = (),
         refusal: bytes = b"",
+        owners: Gate | None = None,
     ) -> None:
         if endpoint.tls and certificates is None:
             raise ValueError("an endpoint with TLS needs certificates")
         self.endpoint = endpoint
         self.gate = gate
+        self._owners = owners
         self.connections = 0
         self.sockets: list[socket.socket] = []
         self._factory = factory
@@ -240,7 +250,7 @@ class Listener:
             return
         proxied = bool(self._proxy_from) and self._is_proxy(peer)
         # a proxy speaks for many: it takes a place in all, and its client's address counts once known
-        if self._enter(sock, peer, "" if proxied else source_of(peer.address)):
+        if self._enter(sock, peer, "" if proxied else self._source(peer)):
             assert self._loop is not None
             task = self._loop.create_task(self._begin(sock, peer, proxied))
             self._beginning.add(task)
@@ -259,9 +269,16 @@ class Listener:
         address = ipaddress.ip_address(peer.address)
         return any(address in network for network in self._proxy_from)
 
+    def _source(self, peer: Peer) -> str | bytes:
+        if self._owners is None or peer.uid is None:
+            return source_of(peer.address)
+        return "" if peer.is_owner else account_source(peer.uid)
+
     def _enter(self, sock: _Connection, peer: Peer, source: str | bytes) -> bool:
-        limit = self.gate.enter(source)
+        gate = self._owners if self._owners is not None and peer.is_owner else self.gate
+        limit = gate.enter(source)
         if limit is None:
+            sock.gate = gate
             sock.source = source
             sock.listener = self
             self.connections += 1
@@ -283,7 +300,7 @@ class Listener:
                 async with asyncio.timeout(self.gate.limits.handshake_timeout):
                     peer = await self._behind_proxy(sock, peer)
                 sock._leave()
-                if not self._enter(sock, peer, source_of(peer.address)):
+                if not self._enter(sock, peer, self._source(peer)):
                     return
             await self._loop.connect_accepted_socket(partial(self._factory, peer), sock, **self._tls())
         except asyncio.CancelledError:

@@ -27,7 +27,7 @@ class Bounds:
     not take; octets of output held for it then, and before."""
 
     idle: float
-    login: float = 120.0
+    login: float = 30.0
     write: float = 60.0
     output: int = 1024 * 1024
     early_output: int = 64 * 1024

@@ -14,6 +14,7 @@ from serving import PASSWORD
 from mailserver import maillog
 from mailserver.console import broker
 from mailserver.console.pb import octets
+from mailserver.pool import Busy
 
 
 @pytest.fixture
@@ -53,6 +54,36 @@ def talk(office, tmp_path):
         return asyncio.run(whole())
 
     return talk
+
+
+def test_who_hangs_up_while_a_guess_waits_is_gone(talk, office, monkeypatch):
+    begun = asyncio.Event()
+
+    async def authenticate(*_):
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(office.operators, "authenticate", authenticate)
+
+    async def conversation(raw):
+        for _ in range(3):
+            raw.begin(b"root", b"authenticate", "owen", "wrong")
+        await begun.wait()
+        raw.writer.close()
+
+    talk(conversation)  # which waits until nobody is connected
+
+
+def test_what_was_not_looked_at_is_not_called_wrong(talk, office, monkeypatch):
+    async def authenticate(*_):
+        raise Busy
+
+    monkeypatch.setattr(office.operators, "authenticate", authenticate)
+
+    async def conversation(raw):
+        return await raw.call(b"root", b"authenticate", "owen", PASSWORD)
+
+    assert "too busy" in str(talk(conversation))
 
 
 def test_references_of_a_connection_are_bounded_and_may_be_given_back(talk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -221,6 +222,37 @@ def as_nobody(path: str) -> dict[str, object]:
         [sys.executable, "-c", script, path], capture_output=True, text=True, timeout=serving.LIMIT
     )
     return json.loads(said.stdout)
+
+
+STRANGERS = """
+import os, select, socket, sys
+os.setgid({gid}); os.setuid({uid})
+there = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+for sock in there:
+    sock.connect(sys.argv[1])
+print("connected", flush=True)
+print(max(sock.makefile().readline() for sock in there))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to be another account")
+def test_who_is_no_operator_keeps_nobody_out() -> None:
+    with serving.site() as site:
+        site.configure([], "[console]\nconnections = 40\n", top="workers = 1\n")
+        with site.serve(command=serving.patched({"mailserver.console.control:STRANGER": 1.0})) as server:
+            for directory in (site.mail.parent, site.mail, site.mail / ".run"):
+                directory.chmod(0o711)
+            program = STRANGERS.format(gid=NOBODY.pw_gid, uid=NOBODY.pw_uid)
+            path = str(site.mail / ".run" / "control.sock")
+            command = [sys.executable, "-c", program, path]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as strangers:
+                assert strangers.stdout is not None
+                assert strangers.stdout.readline() == "connected\n"
+                with contextlib.ExitStack() as stack:
+                    for _ in range(40):
+                        assert stack.enter_context(Operator(site.mail)).ask("whoami")
+                assert "no operator's" in strangers.stdout.readline()
+            assert server.event("connection-refused")["limit"] == "before-login-per-address"
 
 
 # ---- bounds, and the end

@@ -15,7 +15,9 @@ from serving import PASSWORD
 from telnet_client import DOWN, LEFT, UP
 
 from mailserver.admin.entries import QueueEntry
+from mailserver.console import places
 from mailserver.mta import guesses
+from mailserver.transport.listener import Peer
 
 
 def test_an_operator_logs_in_asks_and_leaves(play, office, events):
@@ -82,9 +84,51 @@ def test_a_guess_too_many_is_not_looked_at(play, office, monkeypatch):
         client.enter("owen")
         await client.until("Password: $")
         client.enter(PASSWORD)
-        await client.until_shown("Wrong name or password")
+        await client.until_shown("Too busy, try again later")
 
     play(conversation)
+
+
+def test_of_one_name_there_are_so_many_connections(play, office, monkeypatch):
+    monkeypatch.setattr(places, "OF_NAME", 1)
+
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def there(client):
+        await client.log_in("owen", PASSWORD)
+        first.set()
+        await second.wait()
+
+    async def one_more(client):
+        await first.wait()
+        await client.until("Login: $")
+        client.enter("owen")
+        await client.until("Password: $")
+        client.enter(PASSWORD)
+        assert "Too many connections of owen." in await client.until_closed()
+        second.set()
+
+    play(there, one_more)
+    assert office.desk.places.admit(Peer("127.0.0.1", 4000, None, False), "owen")  # who left is not counted
+
+
+def test_who_hangs_up_while_a_guess_waits_is_gone(play, office, monkeypatch):
+    begun = asyncio.Event()
+
+    async def authenticate(*_):
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(office.operators, "authenticate", authenticate)
+
+    async def conversation(client):
+        await client.until("Login: $")
+        client.enter("owen")
+        await client.until("Password: $")
+        client.enter("wrong")
+        await begun.wait()
+
+    play(conversation)  # which waits until nobody is connected
 
 
 def test_users_log_in_by_address_and_see_to_themselves(play, office):

@@ -44,6 +44,11 @@ class Reader:
         self._at = 0
         self._octets += octets
 
+    @property
+    def held(self) -> int:
+        """Octets that are not read yet."""
+        return len(self._octets) - self._at
+
     def next(self) -> Expression | None:
         """The next whole expression; None: more octets are needed. Raises Malformed."""
         while (found := self._item()) is not None:
