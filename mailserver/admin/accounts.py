@@ -7,8 +7,10 @@ Not here: the inside of mailboxes (`mailboxes`), the form of the files (`directo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+
+from msgspec.structs import replace
 
 from mailserver.admin import domain_file, removal
 from mailserver.admin.entries import (
@@ -24,8 +26,8 @@ from mailserver.admin.entries import (
 from mailserver.admin.refused import Refused
 from mailserver.directory import passwords
 from mailserver.directory.database import Directory
-from mailserver.directory.entries import Domain, Exists, Missing, User
-from mailserver.mail.address import Address, canonical_domain, display_domain, fold_local
+from mailserver.directory.entries import Domain, Exists, Missing, Unavailable, User
+from mailserver.mail.address import Address, canonical_domain, display_domain, fold_local, parse_mailbox
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.routing import Mailboxes
 
@@ -96,7 +98,7 @@ class Accounts:
             raise Refused(f"{domain.name} has {len(users)} users: remove them first, or together with it")
         removed = []
         for local in users:
-            removed.append(self.remove_user(Address(local, domain.name), delete_mail=delete_mail))
+            removed.append(self._remove_user(domain, Address(local, domain.name), delete_mail))
         self.directory.remove_domain(domain.name)
         return RemovedDomain(domain.name, tuple(removed))
 
@@ -159,6 +161,19 @@ class Accounts:
         """
         address = _key(address)
         domain = self.domain(address.domain)
+        removed = self._remove_user(domain, address, delete_mail)
+        return replace(removed, still_led_to=tuple(self._leading_to(domain, address)))
+
+    def _leading_to(self, domain: Domain, address: Address) -> Iterator[str]:
+        """What of the domain leads to an address; an alias that cannot be read is for `check` to tell."""
+        for local in sorted(self.directory.aliases(domain.name)):
+            with suppress(Unavailable):
+                if address in map(_key, self.directory.alias(domain.name, local) or ()):
+                    yield f"{local}@{domain.name}"
+        if domain.catch_all is not None and _key(parse_mailbox(domain.catch_all)) == address:
+            yield f"*@{domain.name}"
+
+    def _remove_user(self, domain: Domain, address: Address, delete_mail: bool) -> RemovedUser:
         path = self._mailbox(domain, address).path
         self.directory.remove_user(address)  # first: from now on nothing more is taken in
         if not os.path.lexists(path):

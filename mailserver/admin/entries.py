@@ -53,6 +53,12 @@ class AliasEntry(Struct, frozen=True):
     targets: tuple[str, ...]
 
 
+class AddedAlias(AliasEntry, frozen=True):
+    """A new alias; `unknown` are those targets in our domains that are neither a user nor an alias."""
+
+    unknown: tuple[str, ...]
+
+
 class AddedUser(Struct, frozen=True):
     """A new user: `messages` that were in the mailbox already, and what lies aside of removed namesakes."""
 
@@ -63,11 +69,15 @@ class AddedUser(Struct, frozen=True):
 
 
 class RemovedUser(Struct, frozen=True):
-    """A removed user: `mail` is kept (at `kept_at`), deleted, or none if there was no mailbox."""
+    """A removed user: `mail` is kept (at `kept_at`), deleted, or none if there was no mailbox.
+
+    `still_led_to`: the aliases of the domain that lead to him still, and `*@<domain>` for its catch-all.
+    """
 
     address: str
     mail: str
     kept_at: str | None
+    still_led_to: tuple[str, ...] = ()
 
 
 class RemovedDomain(Struct, frozen=True):

@@ -40,7 +40,13 @@ def _added_user(given: Given, result: Any) -> list[str]:
 
 def _removed_user(given: Given, result: Any) -> list[str]:
     fates = {"kept": f"the mail is kept in {result['kept_at']}", "deleted": "the mail is deleted"}
-    return [f"{result['address']} removed; {fates.get(result['mail'], 'there was no mailbox')}"]
+    lines = [f"{result['address']} removed; {fates.get(result['mail'], 'there was no mailbox')}"]
+    return [*lines, *(f"{name} still leads there" for name in result["still_led_to"])]
+
+
+def _added_alias(given: Given, result: Any) -> list[str]:
+    nobody = (f"{target} is neither a user nor an alias yet" for target in result["unknown"])
+    return [f"{result['address']} added", *nobody]
 
 
 def _removed_domain(given: Given, result: Any) -> list[str]:
@@ -85,7 +91,7 @@ _DONE: dict[str, Callable[[Given, Any], list[str]]] = {
     "user add": _added_user,
     "user passwd": _about("password of {address} set"),
     "user remove": _removed_user,
-    "alias add": _about("{address} added"),
+    "alias add": _added_alias,
     "alias remove": _about("{address} removed"),
     "trash restore": _messages("restored", "restored"),
     "trash purge": _messages("removed for good", "purged"),

@@ -1,4 +1,4 @@
-"""Finds aliases that bring mail nowhere: unknown targets, circles, names that a user has already.
+"""Finds what brings mail nowhere: aliases and catch-alls with unknown targets, circles, names of users.
 
 Not here: the form of an alias's file (`directory.aliases`), following one for a message (`mta.routing`).
 """
@@ -12,7 +12,7 @@ from mailserver.config.load import Problem
 from mailserver.directory.database import ALIASES, Directory
 from mailserver.directory.entries import Domain
 from mailserver.directory.names import encode
-from mailserver.mail.address import Address, fold_local
+from mailserver.mail.address import Address, fold_local, parse_mailbox
 
 _MAX_STEPS = 1000  # aliases one after the other, as many as are followed for a message
 
@@ -20,8 +20,14 @@ _MAX_STEPS = 1000  # aliases one after the other, as many as are followed for a 
 def astray(
     directory: Directory, domain: str, delimiter: str, progress: Callable[[int, int], None]
 ) -> Iterator[Problem]:
-    """The aliases of a domain that lead nowhere. Raises Missing, Unavailable, OSError."""
+    """The aliases and the catch-all of a domain that lead nowhere. Raises Missing, Unavailable, OSError."""
     ours = directory.domain(domain)
+    if ours is not None and ours.catch_all is not None:
+        target = parse_mailbox(ours.catch_all)
+        exists = is_somebody if target.domain == ours.name else is_taken
+        if not exists(directory, target, delimiter):
+            file = os.path.join(ours.directory, "domain.toml")
+            yield Problem(file, "catch_all", f"no user or alias {target}")
     keys = sorted(directory.aliases(domain)) if ours is not None else []
     for done, key in enumerate(keys):
         progress(done, len(keys))
@@ -35,7 +41,7 @@ def _of(directory: Directory, ours: Domain, key: str, delimiter: str) -> Iterato
         yield Problem(file, "", "not used: a user has this name")
         return
     targets = directory.alias(ours.name, key) or ()
-    unknown = [target for target in targets if not _exists(directory, target, delimiter)]
+    unknown = [target for target in targets if not is_taken(directory, target, delimiter)]
     for target in unknown:
         yield Problem(file, str(target), "no such user or alias")
     if not unknown and not _arrives(directory, Address(key, ours.name)):
@@ -58,10 +64,15 @@ def _arrives(directory: Directory, start: Address) -> bool:
     return False
 
 
-def _exists(directory: Directory, target: Address, delimiter: str) -> bool:
+def is_taken(directory: Directory, target: Address, delimiter: str) -> bool:
     """Whether mail for a target is taken: by somebody, by a catch-all, or by another host."""
     domain = directory.domain(target.domain)
     if domain is None or domain.catch_all or domain.postmaster_gets_undeliverable:
         return True
+    return is_somebody(directory, target, delimiter)
+
+
+def is_somebody(directory: Directory, target: Address, delimiter: str) -> bool:
+    """Whether an address of ours is a user's or an alias. Raises Unavailable."""
     names = {target.local, target.local.partition(delimiter)[0]} if delimiter else {target.local}
-    return any(directory.user(domain.name, name) or directory.alias(domain.name, name) for name in names)
+    return any(directory.user(target.domain, one) or directory.alias(target.domain, one) for one in names)

@@ -109,6 +109,17 @@ def test_removed_mail_is_kept_aside_and_never_inherited(accounts):
     assert second.kept_at not in (None, removed.kept_at)
 
 
+def test_who_still_leads_to_a_removed_user(accounts):
+    accounts.add_user(ANN, "secret")
+    bob = Address("bob", "example.org")
+    accounts.add_user(bob, "secret")
+    accounts.add_alias(Address("info", "example.org"), [bob, Address("Ann", "example.org")])
+    accounts.add_alias(Address("other", "example.org"), [bob])
+    accounts.set_domain("example.org", {"catch_all": "ann@example.org"})
+    assert accounts.remove_user(ANN).still_led_to == ("info@example.org", "*@example.org")
+    assert accounts.remove_user(bob).still_led_to == ("info@example.org", "other@example.org")
+
+
 def test_what_lies_aside_of_a_longer_name_is_not_ours(accounts):
     longer = Address("ann.b", "example.org")
     accounts.add_user(longer, "secret")

@@ -107,7 +107,7 @@ def test_users(shell):
     note = shell.done("user", "add", "ann@example.org", "--password-stdin", stdin="x")
     assert f"lies aside in {removed['kept_at']}" in note
     gone = shell.json("user", "remove", "ann@example.org", "--yes", "--mail", "delete")
-    assert gone == {"address": "ann@example.org", "mail": "deleted", "kept_at": None}
+    assert gone == {"address": "ann@example.org", "mail": "deleted", "kept_at": None, "still_led_to": []}
 
 
 def test_domains_and_aliases(shell):
@@ -127,7 +127,11 @@ def test_domains_and_aliases(shell):
         "address": "info@xn--bcher-kva.example",
         "targets": ["postmaster@example.org", "joe@elsewhere.org"],
     }
-    assert shell.json("alias", "add", "info@bücher.example", *alias["targets"]) == alias
+    added = shell.json("alias", "add", "info@bücher.example", *alias["targets"])
+    assert added == {**alias, "unknown": []}
+    told = shell.done("alias", "add", "x@bücher.example", "nobody@bücher.example", "info@bücher.example")
+    assert told.splitlines()[1:] == ["nobody@xn--bcher-kva.example is neither a user nor an alias yet"]
+    shell.done("alias", "remove", "x@bücher.example")
     assert shell.json("alias", "show", "INFO@bücher.example") == alias
     assert shell.json("alias", "list") == [alias]
     assert shell.json("domain", "list") == [

@@ -102,6 +102,15 @@ def test_aliases_that_lead_nowhere(started):
     ]
 
 
+@pytest.mark.parametrize("rest", ["", "undeliverable_to_postmaster = true\n"])
+def test_a_catch_all_that_leads_nowhere(started, rest):
+    domain = started / "domains" / "example.test"
+    (domain / "domain.toml").write_text(f'catch_all = "nobody"\n{rest}')
+    assert [line.partition("/domains/")[2] for line in told(started)] == [
+        "example.test/domain.toml: catch_all: no user or alias nobody@example.test"
+    ]
+
+
 def test_a_catch_all_takes_every_target(started):
     domain = started / "domains" / "example.test"
     (domain / "domain.toml").write_text('catch_all = "postmaster"\n')

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailserver.admin.entries import AliasEntry
+from mailserver.admin.entries import AddedAlias, AliasEntry
 from mailserver.admin.operation import ADDRESS, DOMAIN, Operation, Parameter, Scope
 from mailserver.admin.roles import Role
+from mailserver.config.aliases import is_somebody
 from mailserver.mail.address import Address
 
 if TYPE_CHECKING:
@@ -17,8 +18,13 @@ _LOOKS = frozenset({Role.DOMAIN_ADMIN, Role.HELP_DESK, Role.AUDITOR})
 _CHANGES = frozenset({Role.DOMAIN_ADMIN})
 
 
-def add(call: Call, address: Address, targets: tuple[Address, ...]) -> AliasEntry:
-    return call.accounts.add_alias(address, targets)
+def add(call: Call, address: Address, targets: tuple[Address, ...]) -> AddedAlias:
+    """Who exists in a domain that is not his is nothing to an operator."""
+    found = call.accounts.add_alias(address, targets)
+    directory, delimiter = call.accounts.directory, call.config.addresses.recipient_delimiter
+    seen = [one for one in targets if call.operator.sees(one.domain) and directory.domain(one.domain)]
+    unknown = [str(one) for one in seen if not is_somebody(directory, one, delimiter)]
+    return AddedAlias(found.address, found.targets, tuple(unknown))
 
 
 def list_(call: Call, domain: str | None = None) -> list[AliasEntry]:
