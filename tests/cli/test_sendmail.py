@@ -232,8 +232,8 @@ def test_a_letter_has_an_end(monkeypatch):
     ("code", "arguments", "words"),
     [
         (64, [], "no recipients"),
-        (64, ["-q"], "No such option"),
-        (64, ["-b", "p", "ann"], "Invalid value"),
+        (64, ["-Z"], "No such option"),
+        (64, ["-b", "d", "ann"], "Invalid value"),
         (64, ["ann@@far.test"], "no address"),
         (64, ["-f", "a b@c", "ann"], "no address"),
         (64, ["-N", "sometimes", "ann"], "NOTIFY is"),
@@ -364,6 +364,24 @@ def test_smtp_on_standard_input(site, served):
     assert (result.returncode, result.stderr) == (0, b"")
     assert codes == [b"220", b"250", b"250", b"250", b"354", b"250", b"221"]
     assert len(site.messages("bob")) == 1
+
+
+# ---- what is no message
+
+
+@pytest.mark.parametrize("options", [["-bi"], ["-I"], ["-q"], ["-q30m"], ["-b", "i", "-v"]])
+def test_what_needs_no_doing_is_done(site, options):
+    taken(site, *options)
+    assert list(site.mail.iterdir()) == []
+
+
+def test_the_queue_is_shown(site):
+    taken(site, "-f", "ann", "joe@far.test")
+    shown = send(site, "-bp")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"joe@far.test" in shown.stdout
+    listed = CliRunner().invoke(program, ["--config", str(site.config), "queue", "list"])
+    assert shown.stdout == listed.stdout_bytes
 
 
 # ---- the name

@@ -74,8 +74,14 @@ def _ignored(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-F", "name", metavar="NAME", help="The sender's name, for a message without From.")
 @click.option("-i", "ignore_dots", is_flag=True, help="A line with a dot alone does not end the message.")
 @click.option(
-    "-b", "mode", metavar="MODE", type=click.Choice(["m", "s"]), help="-bs: SMTP on standard input."
+    "-b",
+    "mode",
+    metavar="MODE",
+    type=click.Choice(["m", "s", "p", "i"]),
+    help="-bs: SMTP on standard input; -bp: show the queue; -bi: nothing, aliases need no preparation.",
 )
+@click.option("-I", "aliases", is_flag=True, help="As -bi.")
+@click.option("-q", "run", is_flag=False, flag_value="", help="Nothing: the queue runs by itself.")
 @click.option("-o", "old", metavar="OPTION", multiple=True, help="-oi: as -i; all others mean nothing here.")
 @click.option("-N", "notify", metavar="WISH", help="Reports: never, or failure,delay,success.")
 @click.option("-R", "ret", type=click.Choice(["full", "hdrs"]), help="What they return.")
@@ -88,19 +94,26 @@ def sendmail(
     name: str | None,
     ignore_dots: bool,
     mode: str | None,
+    aliases: bool,
+    run: str | None,
     old: tuple[str, ...],
     notify: str | None,
     ret: str | None,
     envid: str | None,
-) -> None:
+) -> int | None:
     """Send the message on standard input, as /usr/sbin/sendmail does.
 
     The running server takes it over its socket; without one it goes into mailboxes and queue from here.
     Where it ends with 0, it is on stable storage. It is taken for all recipients or for none.
     """
+    if mode == "p":
+        return _show_queue(click.get_current_context())
+    if mode == "i" or aliases or run is not None:
+        return None
     config = place.config()
     if mode == "s":
-        return _pass_on(config)
+        _pass_on(config)
+        return None
     with Letter() as letter:
         letter.read(sys.stdin.buffer, dots=not (ignore_dots or "i" in old))
         to = people.recipients([*recipients, *(letter.recipients() if from_header else ())], config)
@@ -129,6 +142,13 @@ def _envelope(sender: Address | None, to: list[Address], letter: Letter, **wishe
         ret=ret,
         envid=envid,
     )
+
+
+def _show_queue(context: click.Context) -> int:
+    """As `mailserver queue list` does."""
+    root = context.find_root()
+    queue = cast(click.Group, cast(click.Group, root.command).commands["queue"])
+    return cast(int, context.invoke(queue.commands["list"]))
 
 
 def _pass_on(config: Config) -> None:
