@@ -36,6 +36,10 @@ from mailserver.mta.route import (
 
 EXPANSION = 1000  # addresses one recipient may lead to, over all aliases
 
+_NO_LAST_RESORT = {
+    Rule.CATCH_ALL: "the domain has none",
+    Rule.POSTMASTER: "undeliverable_to_postmaster is off",
+}
 _RELAY_MARKS = frozenset("%!@")  # user%there@here, there!user@here, "user@there"@here
 
 
@@ -161,7 +165,7 @@ class Expansion:
             return RELAY_DENIED
         for rule, target in self._last_resorts(domain):
             if target is None:
-                self._tried(rule, address, "the domain has none")
+                self._tried(rule, address, _NO_LAST_RESORT[rule])
             elif Address(fold_local(target.local), target.domain) in self._seen:
                 self._tried(rule, address, "was asked about before")
             else:

@@ -247,6 +247,12 @@ def test_every_rule_in_order_and_which_decided(site):
     ]
 
 
+def test_a_postmaster_who_gets_nothing_is_not_said_to_be_missing(site):
+    steps = {step.rule: step.found for step in site.explained("nobody@example.test", "", False, 0).steps}
+    assert steps["catch-all"] == "the domain has none"
+    assert steps["postmaster"] == "undeliverable_to_postmaster is off"
+
+
 # ---- who sees what
 
 
