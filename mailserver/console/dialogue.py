@@ -207,7 +207,7 @@ class _Phrases:
             await self._perform(phrase)
 
     async def _ask_secret(self, phrase: Phrase, secret: Parameter) -> bool:
-        name = secret.name.replace("_", " ").capitalize()
+        name = secret.help or secret.name.capitalize()
         first = await self._terminal.ask_secret(name)
         if secret.name != "old" and first != await self._terminal.ask_secret(f"{name} again"):
             self._terminal.say(["these differ: nothing was done"])

@@ -242,9 +242,9 @@ def test_ones_own_password_needs_the_old_one(play, office):
         await client.log_in("hedy", PASSWORD)
         client.enter("passwd")
         for question, answer in (
-            ("Old: $", PASSWORD),
-            ("Password: $", "horse battery"),
-            ("again: $", "horse battery"),
+            ("Old password: $", PASSWORD),
+            ("New password: $", "horse battery"),
+            ("New password again: $", "horse battery"),
         ):
             await client.until(question)
             client.enter(answer)

@@ -90,7 +90,7 @@ OPERATIONS = (
         "passwd",
         "Set your own password.",
         own_passwd,
-        (Parameter("old", SECRET), _PASSWORD),
+        (Parameter("old", SECRET, "Old password"), Parameter("password", SECRET, "New password")),
         frozenset(Role),
         Scope.VIEW,
         changes=True,
