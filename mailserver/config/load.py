@@ -105,7 +105,9 @@ def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, st
 def _console_problems(listener: Listener) -> Iterator[tuple[str, str]]:
     """Passwords of operators cross no network in clear; and these front ends are an extra."""
     if not parse_endpoint(listener.endpoint).is_private:
-        yield "endpoint", f"{listener.protocol} only on a UNIX socket, loopback or tls:, for it has passwords"
+        where = "allowed on a UNIX socket, on loopback or with tls: only"
+        what = f"{listener.protocol} at {listener.endpoint}"
+        yield "endpoint", f"{what}: {where}, because passwords go over it"
     if importlib.util.find_spec("twisted") is None:
         yield "protocol", f"{listener.protocol} {NEEDS_TWISTED}"
 

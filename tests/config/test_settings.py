@@ -149,9 +149,8 @@ def test_operators_passwords_cross_no_network_in_clear(tmp_path, monkeypatch, pr
         tmp_path, f'hostname = "x.test"\n[[listener]]\nprotocol = "{protocol}"\nendpoint = "{endpoint}"'
     )
     assert (config is not None) == fits
-    assert fits or f"{protocol} only on a UNIX socket, loopback or tls:, for it has passwords" in str(
-        found[0]
-    )
+    where = "allowed on a UNIX socket, on loopback or with tls: only"
+    assert fits or f"{protocol} at {endpoint}: {where}, because passwords go over it" in str(found[0])
 
 
 def test_a_console_without_twisted_is_one_clear_line(tmp_path, monkeypatch):
