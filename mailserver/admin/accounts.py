@@ -95,7 +95,7 @@ class Accounts:
         domain = self.domain(name)
         users = sorted(self.directory.users(domain.name))
         if users and not with_users:
-            raise Refused(f"{domain.name} has {len(users)} users: remove them first, or together with it")
+            raise Refused(f"{domain.name} has {len(users)} users: remove them first, or say --with-users")
         removed = []
         for local in users:
             removed.append(self._remove_user(domain, Address(local, domain.name), delete_mail))

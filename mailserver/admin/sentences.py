@@ -50,7 +50,8 @@ def _added_alias(given: Given, result: Any) -> list[str]:
 
 
 def _removed_domain(given: Given, result: Any) -> list[str]:
-    return [f"{result['domain']} removed, and {number(len(result['users']), 'user')}"]
+    users = f", and {number(len(result['users']), 'user')}" if result["users"] else ""
+    return [f"{result['domain']} removed{users}"]
 
 
 def _edited(given: Given, result: Any) -> list[str]:

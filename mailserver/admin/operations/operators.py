@@ -29,6 +29,8 @@ def add(
     domains: tuple[str, ...] = (),
     account: str | None = None,
 ) -> OperatorEntry:
+    if role == Role.DOMAIN_ADMIN.value and not domains:
+        raise Refused("a domain-admin needs --domains")
     return call.operators.add(name, role, password, domains, account)
 
 
