@@ -25,6 +25,7 @@ from mailserver.admin.refused import EXPECTED, Forbidden, Refused
 from mailserver.admin.roles import Operator, Role
 from mailserver.admin.server import Server
 from mailserver.admin.table import TABLE
+from mailserver.admin.turns import Turns
 from mailserver.config.model import Config
 from mailserver.directory.entries import Missing, Unavailable
 from mailserver.mail.address import Address, fold_local
@@ -84,6 +85,7 @@ class Administration:
         self.server = server
         self.pool = pool
         self.operators = operators
+        self._turns = Turns()
 
     @property
     def config(self) -> Config:
@@ -103,7 +105,9 @@ class Administration:
         record = Record(operator, front)
         try:
             operation = self._admit(record, words, given, stream=False)
-            result = await self._run(operation, Call(self, record.operator, front), record.arguments)
+            async with self._turns.turn(record.operator):
+                self._require_unchanged(record.operator)
+                result = await self._run(operation, Call(self, record.operator, front), record.arguments)
         except BaseException as error:
             record.leave(_outcome(error))
             _log_fault(error, record)
@@ -162,7 +166,7 @@ class Administration:
         return await self.pool.run(operation.run, call, **arguments)
 
     def _require_unchanged(self, operator: Operator) -> None:
-        """A stream ends with the rights of who reads it."""
+        """A stream ends with the rights of who reads it; so does waiting for one's turn."""
         if self.operators.current(operator) != operator:
             raise Forbidden(f"{operator.name} has other rights now")
 

@@ -19,7 +19,7 @@ from twisted.spread import jelly, pb
 
 from mailserver import maillog
 from mailserver.admin.refused import EXPECTED, Refused, told
-from mailserver.admin.roles import Operator
+from mailserver.admin.roles import Operator, Role
 from mailserver.console.desk import FrontDesk
 from mailserver.console.pb import octets, values
 from mailserver.console.pb.octets import Expression, Malformed, Reader
@@ -35,6 +35,7 @@ PROTOCOL = "pb"
 
 EARLY = 4 * 1024  # octets of a message before the login
 ANSWER = 8 * 1024 * 1024  # octets of an answer
+OF_USER = 2 * 1024 * 1024  # octets of an answer to a mail user
 LONG = 200  # values of a list, above which it is written in a thread
 CALLS = 16  # calls of one connection under way: the next is not read before one is answered
 REFERENCES = 256  # objects of ours that one connection holds
@@ -47,7 +48,8 @@ def factory(desk: FrontDesk) -> Callable[[Peer], asyncio.BaseProtocol]:
     """What makes the protocol of a connection."""
 
     def hosted(peer: Peer) -> asyncio.BaseProtocol:
-        bounds = Bounds(idle=desk.settings().idle_timeout, output=2 * ANSWER)
+        idle = desk.settings().idle_timeout
+        bounds = Bounds(idle=idle, backlog=desk.backlog)
         return Hosted(PROTOCOL, _Brokers(desk, peer), peer, bounds=bounds, connections=desk.connections)
 
     return hosted
@@ -88,6 +90,7 @@ class Broker(pb.Broker):
         self._calls: set[asyncio.Task[None]] = set()
         self._most_calls = 1  # guesses come one after the other
         self._failures = 0
+        self._longest = ANSWER
         self._view: View | None = None  # of who has logged in
         self._greeted = False  # the client has said its version
         self.setNameForLocal(_ROOT, Reference(self._root()))
@@ -245,7 +248,7 @@ class Broker(pb.Broker):
     def _encoded(self, expression: object) -> bytes:
         stream = BytesIO()
         self._encode(expression, stream.write)
-        if stream.tell() > ANSWER:
+        if stream.tell() > self._longest:
             raise Refused("the answer is too long: ask for less at a time")
         return stream.getvalue()
 
@@ -315,7 +318,8 @@ class Broker(pb.Broker):
     def _admit(self, operator: Operator) -> Reference:
         if not self._desk.places.admit(self._peer, operator.name):
             raise Refused(f"too many connections of {operator.name}")
-        self.transport.admit(operator.name)
+        self._longest = OF_USER if operator.role is Role.USER else ANSWER
+        self.transport.admit(operator.name, 2 * self._longest)
         self._reader.most = octets.MOST
         self._most_calls = CALLS
         self._view = View(self._desk.administration, operator, self._streams)

@@ -15,6 +15,7 @@ from typing import Protocol
 from mailserver.admin.administration import Administration
 from mailserver.admin.roles import Operator
 from mailserver.console.places import Places
+from mailserver.transport.backlog import Backlog
 from mailserver.transport.connections import Connections
 
 
@@ -53,3 +54,4 @@ class FrontDesk:
     """Of telnet and Perspective Broker."""
     local_places: Places = field(default_factory=Places)
     """Of the control socket."""
+    backlog: Backlog = field(default_factory=Backlog)

@@ -35,7 +35,7 @@ def factory(desk: FrontDesk) -> Callable[[Peer], asyncio.BaseProtocol]:
     """What makes the protocol of a connection."""
 
     def hosted(peer: Peer) -> asyncio.BaseProtocol:
-        bounds = Bounds(idle=desk.settings().idle_timeout)
+        bounds = Bounds(idle=desk.settings().idle_timeout, backlog=desk.backlog)
         return Hosted(PROTOCOL, _Telnets(desk, peer), peer, bounds=bounds, connections=desk.connections)
 
     return hosted

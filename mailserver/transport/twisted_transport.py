@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from zope.interface import implementer
 
 from mailserver import maillog
+from mailserver.transport.backlog import Backlog
 from mailserver.transport.listener import Peer
 
 Address: TypeAlias = IPv4Address | IPv6Address | UNIXAddress
@@ -24,13 +25,14 @@ Address: TypeAlias = IPv4Address | IPv6Address | UNIXAddress
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Seconds until the client is admitted, without an octet either way once it is, and with output it does
-    not take; octets of output held for it then, and before."""
+    not take; octets of output held for it then, and before; and what is held for all."""
 
     idle: float
     login: float = 30.0
     write: float = 60.0
     output: int = 1024 * 1024
     early_output: int = 64 * 1024
+    backlog: Backlog = field(default_factory=Backlog)
 
 
 class Producer(Protocol):
@@ -62,6 +64,7 @@ class Transport:
         self.user = ""  # the operator's name, once admitted
         self._bounds = bounds
         self._admitted = False
+        self._limit = bounds.early_output
         self._reading = True
         self.held = False  # as the client does not take what was written
         self._stalled: asyncio.TimerHandle | None = None
@@ -87,6 +90,7 @@ class Transport:
     def hold(self) -> None:
         """The client is behind: whoever produces output waits, for as long as a client may stall."""
         self.held = True
+        self._bounds.backlog.add(self)
         self._resumed.clear()
         self._unwatch_stall()
         self._watch_stall()
@@ -97,6 +101,7 @@ class Transport:
         """The client has taken what it had to, unless it is behind again."""
         if self.held:
             return
+        self._bounds.backlog.discard(self)
         self._resumed.set()
         self._unwatch_stall()
         if self._producer is not None and self._streaming:
@@ -108,6 +113,7 @@ class Transport:
         """The connection is gone."""
         self.disconnecting = True
         self._timer.cancel()
+        self._bounds.backlog.discard(self)
         self._unwatch_stall()
         self._resumed.set()
         if self._producer is not None:
@@ -128,9 +134,10 @@ class Transport:
             return
         self.active()
         self._transport.write(data)
-        limit = self._bounds.output if self._admitted else self._bounds.early_output
-        if self._transport.get_write_buffer_size() > limit:
-            self._cut()
+        if self.left > self._limit:
+            self.cut()
+        elif self.held:
+            self._bounds.backlog.check()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
@@ -156,14 +163,26 @@ class Transport:
 
     # ---- beyond it: who is admitted, and waiting for a client to read
 
-    def admit(self, user: str) -> None:
-        """The client is this operator: from now on it may stay for as long as it is not idle."""
+    def admit(self, user: str, output: int | None = None) -> None:
+        """The client is this operator: from now on it may stay for as long as it is not idle, and have
+        `output` octets held for it, if that is another number than that of the bounds."""
         self._admitted = True
+        self._limit = self._bounds.output if output is None else output
         self.user = user
         self.active()
         self._timer.cancel()
         if not self.disconnecting:
             self._timer = self._loop.call_later(self._bounds.idle, self._tick)
+
+    @property
+    def left(self) -> int:
+        """Octets the client has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def cut(self) -> None:
+        """End it, for it takes nothing."""
+        maillog.event("client-stalled", peer=self.peer.address)
+        self.abortConnection()
 
     async def taken(self) -> None:
         """Wait until the client has taken most of what was written, or is gone."""
@@ -224,7 +243,7 @@ class Transport:
         self.loseConnection()
 
     def _watch_stall(self) -> None:
-        self._left = self._transport.get_write_buffer_size()
+        self._left = self.left
         self._stalled = self._loop.call_later(self._bounds.write, self._check_stall)
 
     def _unwatch_stall(self) -> None:
@@ -233,14 +252,10 @@ class Transport:
             self._stalled = None
 
     def _check_stall(self) -> None:
-        if self._transport.get_write_buffer_size() >= self._left:
-            self._cut()
+        if self.left >= self._left:
+            self.cut()
         else:
             self._watch_stall()
-
-    def _cut(self) -> None:
-        maillog.event("client-stalled", peer=self.peer.address)
-        self.abortConnection()
 
 
 def _address(host: str, port: int) -> Address:

@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("twisted", reason="the extra `console` is not installed")
 
-from perspectives import Office, Raw, encoded, jelly
+from perspectives import USER, Office, Raw, encoded, jelly
 from serving import PASSWORD
 
 from mailserver import maillog
+from mailserver.admin import turns
+from mailserver.admin.roles import Role
 from mailserver.console import broker
 from mailserver.console.pb import octets
 from mailserver.pool import Busy
@@ -124,6 +126,39 @@ def test_calls_beyond_the_bound_are_not_read_before_others_are_answered(talk, of
 
     talk(conversation)
     assert most == broker.CALLS
+
+
+def test_a_user_has_a_share_of_the_work_and_an_owner_passes_by(talk, office, tmp_path, monkeypatch):
+    going, most, gate = 0, 0, asyncio.Event()
+    run = office.administration._run
+
+    async def slow(operation, call, arguments):
+        nonlocal going, most
+        if call.operator.role is Role.USER:
+            going += 1
+            most = max(most, going)
+            await gate.wait()
+            going -= 1
+        return await run(operation, call, arguments)
+
+    async def conversation(owner):
+        server = await owner.login()
+        monkeypatch.setattr(office.administration, "_run", slow)
+        users = [await Raw.connect(f"{tmp_path}/pb.sock") for _ in range(3)]
+        calls = []  # 48 of them
+        for user in users:
+            [_, [_, me]] = await user.call(b"root", b"authenticate", USER, PASSWORD)
+            calls += [(user, user.begin(me, b"whoami")) for _ in range(broker.CALLS)]
+        while not going:
+            await asyncio.sleep(0.005)
+        assert (await owner.call(server, b"whoami"))[0] == b"answer"
+        gate.set()
+        assert {(await user.hear())[0] for user, _ in calls} == {b"answer"}
+        for user in users:
+            user.close()
+
+    talk(conversation)
+    assert most == turns.OF_USER
 
 
 def test_before_the_login_one_call_at_a_time_and_little_in_it(talk, office, events):
