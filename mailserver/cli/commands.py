@@ -65,6 +65,7 @@ def _command(name: str, operation: Operation) -> click.Command:
 def _parameter(one: Parameter) -> click.Parameter:
     kind, shown = _reader(one.kind), one.kind.name
     if not one.option:
+        shown = (shown if one.needed else f"[{shown}]") + ("..." if one.many else "")
         count = -1 if one.many else 1
         return click.Argument([one.name], type=kind, metavar=shown, required=one.needed, nargs=count)
     if one.kind is FLAG:

@@ -325,3 +325,17 @@ def test_a_broken_configuration_is_mended_where_it_says_its_mail_is(shell, tmp_p
     assert "is in force" in shell.done("config", "rollback", "2")
     assert load(shell.directory).limits.recipients == 200
     assert shell.done("check").endswith(": no problems\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("trash restore", "[OPTIONS] ADDRESS [ID]..."),
+        ("relay add", "[OPTIONS] NAME HOST:PORT..."),
+        ("domain list", "[OPTIONS]"),
+        ("user list", "[OPTIONS] [DOMAIN]"),
+    ],
+)
+def test_usage_says_what_may_be_left_out_and_what_repeated(shell, words, usage):
+    first = shell.run(*words.split(), "--help").stdout.splitlines()[0]
+    assert first.endswith(f" {words} {usage}")

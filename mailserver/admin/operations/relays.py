@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mailserver.admin.administration import Call
 
 RELAY = Kind("NAME", str, listed=("relay list", "name"))
+HOST = Kind("HOST:PORT", str)
 
 
 async def list_(call: Call) -> list[RelayEntry]:

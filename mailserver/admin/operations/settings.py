@@ -23,7 +23,7 @@ from mailserver.admin.operation import (
     Parameter,
     choice,
 )
-from mailserver.admin.operations.relays import RELAY
+from mailserver.admin.operations.relays import HOST, RELAY
 from mailserver.admin.refused import Refused
 from mailserver.admin.roles import Role
 from mailserver.config.editing import Author, Edit, Setting, Settings, Version
@@ -219,7 +219,7 @@ OPERATIONS = (
         add_relay,
         (
             Parameter("name", Kind("NAME", str)),
-            Parameter("hosts", TEXT, "Such as mail.example.net:587, tried in this order.", many=True),
+            Parameter("hosts", HOST, "Such as mail.example.net:587, tried in this order.", many=True),
             _option("tls", choice(*get_args(RelayTls)), "Default: required."),
             _option("user", TEXT, "For its login."),
             _option("secret_file", TEXT, "The file with the password."),
