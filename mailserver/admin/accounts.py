@@ -24,6 +24,7 @@ from mailserver.admin.entries import (
     UserEntry,
 )
 from mailserver.admin.refused import Refused
+from mailserver.config import mail_places
 from mailserver.directory import passwords
 from mailserver.directory.database import Directory
 from mailserver.directory.entries import Domain, Exists, Missing, Unavailable, User
@@ -42,7 +43,12 @@ class Accounts:
     # ---- domains
 
     def add_domain(self, name: str, settings: Mapping[str, str | int | bool] | None = None) -> DomainDetails:
-        """Add a domain with the keys of `domain.toml`. Raises Exists, AddressError, Malformed, OSError."""
+        """Add a domain with the keys of `domain.toml`.
+
+        Raises Refused, Exists, AddressError, Malformed, OSError.
+        """
+        _require_public(name)
+        self._require_free_place(name, (settings or {}).get("maildirs"))
         self.directory.add_domain(name, settings)
         return self.show_domain(name)
 
@@ -68,7 +74,9 @@ class Accounts:
 
         Raises Refused, Missing, AddressError, Malformed, Unavailable, OSError.
         """
-        domain_file.change(self.domain(name), changes)
+        domain = self.domain(name)
+        self._require_free_place(domain.name, changes.get("maildirs"))
+        domain_file.change(domain, changes)
         return self.show_domain(name)
 
     def settle_domain(self, name: str, maildirs: str, undeliverable_to_postmaster: bool) -> DomainDetails:
@@ -77,7 +85,7 @@ class Accounts:
         Raises Refused where its mailboxes are elsewhere; AddressError, Malformed, Unavailable, OSError.
         """
         with suppress(Exists):
-            self.directory.add_domain(name, {"maildirs": maildirs})
+            self.add_domain(name, {"maildirs": maildirs})
         domain = self.domain(name)
         if self.mailboxes.of_domain(domain) != maildirs:
             raise Refused(f"{domain.name} has its mail in {self.mailboxes.of_domain(domain)} already")
@@ -244,6 +252,13 @@ class Accounts:
         if self.directory.alias(address.domain, address.local) is not None:
             raise Exists(f"alias {address} exists already")
 
+    def _require_free_place(self, name: str, maildirs: object) -> None:
+        """Raises Refused for a domain's directory that is something else's; its form is looked at later."""
+        if isinstance(maildirs, str) and maildirs.startswith("/") and maildirs.isprintable():
+            place = canonical_domain(name), maildirs
+            if problem := mail_places.trouble(*place, self.directory, self.mailboxes.root):
+                raise Refused(f"maildirs: {problem}")
+
     def _mailbox(self, domain: Domain, address: Address) -> Maildir:
         try:
             return self.mailboxes.of(domain, address.local)
@@ -263,6 +278,12 @@ def _key(address: Address) -> Address:
 
 def _by_domain(address: Address) -> tuple[str, str]:
     return address.domain, address.local
+
+
+def _require_public(name: str) -> None:
+    """Below `invalid` there are names for a program's own use alone (RFC 6761 §6.4)."""
+    if canonical_domain(name).rpartition(".")[2] == "invalid":
+        raise Refused(f"{name} is nobody's domain")
 
 
 def _is_password(password: str, stored: str) -> bool:

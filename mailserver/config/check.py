@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterator
 
-from mailserver.config import access, outgoing
+from mailserver.config import access, mail_places, outgoing
 from mailserver.config.aliases import astray
 from mailserver.config.load import FILE, Problem, read
 from mailserver.config.model import Config
@@ -51,6 +51,7 @@ def _below(directory: str, config: Config | None, progress: Progress) -> Iterato
     yield from _database(os.path.join(directory, "domains"), delimiter, progress)
     if config is not None:
         yield from _default_domain(config)
+        yield from _mail_places(config)
         yield from _certificates(config)
         yield from _relays(config)
         yield from _accounts(config)
@@ -81,6 +82,19 @@ def _database(root: str, delimiter: str, progress: Progress) -> Iterator[Problem
 def _default_domain(config: Config) -> Iterator[Problem]:
     if config.default_domain and config.default_domain not in set(_domains(config)):
         yield Problem(config.file, "default_domain", f"no domain {config.default_domain} below domains/")
+
+
+def _mail_places(config: Config) -> Iterator[Problem]:
+    directory = Directory(config.domains)
+    for name in _domains(config):
+        try:
+            domain = directory.domain(name)
+        except Unavailable:
+            continue  # told already
+        if domain is None or domain.maildirs is None:
+            continue
+        if problem := mail_places.trouble(name, domain.maildirs, directory, config.maildirs):
+            yield Problem(os.path.join(domain.directory, "domain.toml"), "maildirs", problem)
 
 
 def _domains(config: Config) -> Iterator[str]:

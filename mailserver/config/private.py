@@ -9,19 +9,18 @@ import os
 from collections.abc import Iterator, Sequence
 
 from mailserver.config.model import Config
+from mailserver.directory.places import OWN, is_within
 
-_FILE = "mailserver.toml"
-_SECRET = ("domains", "operators", ".history")
-_OWN = (*_SECRET, "tls", "secrets")
+_SECRET = ("mailserver.toml", "domains", "operators", ".history")
 
 
 def misplaced(config: Config) -> Iterator[tuple[str, str]]:
     """Settings whose paths are the server's own files: (key, problem)."""
-    own = [os.path.join(config.directory, name) for name in (_FILE, *_OWN)]
+    own = [os.path.join(config.directory, name) for name in OWN]
     read = [path for relay in config.relays for path in (relay.secret_file, relay.authorities) if path]
     written = [("log_file", config.log_file), ("pid_file", config.pid_file)]
     yield from _within(written, [*own, config.maildirs, *read])
-    secret = [os.path.join(config.directory, name) for name in (_FILE, *_SECRET)]
+    secret = [os.path.join(config.directory, name) for name in _SECRET]
     for index, relay in enumerate(config.relays):
         named = [("secret_file", relay.secret_file), ("authorities", relay.authorities)]
         yield from _within([(f"relay[{index}].{key}", path) for key, path in named], secret)
@@ -31,9 +30,3 @@ def _within(named: Sequence[tuple[str, str | None]], places: Sequence[str]) -> I
     for key, path in named:
         if path is not None and any(is_within(path, place) for place in places):
             yield key, "expected a file that is not the server's own"
-
-
-def is_within(path: str, place: str) -> bool:
-    """Whether `path` is `place` or lies in it, links followed."""
-    path, place = os.path.realpath(path), os.path.realpath(place)
-    return path == place or path.startswith(place.rstrip("/") + "/")

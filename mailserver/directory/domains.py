@@ -6,6 +6,7 @@ Not here: users and aliases, which have a file each.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -14,6 +15,7 @@ import msgspec
 
 from mailserver.directory.aliases import target
 from mailserver.directory.entries import Domain, Malformed
+from mailserver.directory.places import is_configuration
 from mailserver.mail.address import AddressError
 from mailserver.mail.quota import Quota, parse_size
 
@@ -44,6 +46,10 @@ def parse(data: bytes, name: str, directory: str) -> Domain:
         raise Malformed(_reason(str(error))) from error
     if file.maildirs is not None and (not file.maildirs.startswith("/") or "\0" in file.maildirs):
         raise Malformed("maildirs: expected an absolute path")
+    if file.maildirs is not None and not file.maildirs.isprintable():
+        raise Malformed("maildirs: expected a path without control characters")
+    if file.maildirs is not None and directory and is_configuration(file.maildirs, _configuration(directory)):
+        raise Malformed("maildirs: expected a directory that is not of the configuration")
     return Domain(
         name=name,
         directory=directory,
@@ -60,6 +66,11 @@ def render(settings: Mapping[str, str | int | bool], name: str) -> bytes:
     data = "".join(lines).encode()  # JSON's strings, numbers and truths are TOML's too
     parse(data, name, "")
     return data
+
+
+def _configuration(directory: str) -> str:
+    """Where the directory database is in, from a domain's directory."""
+    return os.path.dirname(os.path.dirname(directory))
 
 
 def _catch_all(text: str | None, name: str) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from mailserver.admin import mailboxes
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.refused import Refused
-from mailserver.directory import Exists, Missing, passwords
+from mailserver.directory import Exists, Malformed, Missing, Unavailable, passwords
 from mailserver.mail.address import Address, parse_mailbox
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mailbox.trash import Trash
@@ -294,3 +294,63 @@ def test_trash_is_listed_restored_and_purged(accounts):
     summary = mailboxes.summary(accounts, ANN)
     assert (summary.messages, summary.unread, summary.trash_messages) == (1, 1, 0)
     assert summary.storage == len(hostile)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        "config",
+        "config/domains",
+        "config/domains/example.org",
+        "config/operators",
+        "config/tls/x",
+        "config/.history",
+        "maildirs",
+        "maildirs/.queue",
+        "maildirs/.run/x",
+        "maildirs/other.test",
+        "link",
+        "theirs",
+        "theirs/ann",
+        "over",
+        "new\nline",
+        "escape\x1b[2J",
+    ],
+)
+def test_a_domain_has_no_mail_where_other_things_are(tmp_path, place):
+    accounts = Accounts(str(tmp_path / "config" / "domains"), str(tmp_path / "maildirs"))
+    accounts.add_domain("theirs.test", {"maildirs": str(tmp_path / "theirs")})
+    accounts.add_domain("below.test", {"maildirs": str(tmp_path / "over" / "below")})
+    accounts.add_domain("new.test")
+    (tmp_path / "link").symlink_to("config/operators")
+    path = str(tmp_path / place)
+    with pytest.raises((Refused, Malformed), match="maildirs: expected"):
+        accounts.add_domain("x.test", {"maildirs": path})
+    with pytest.raises((Refused, Malformed), match="maildirs: expected"):
+        accounts.set_domain("new.test", {"maildirs": path})
+    with pytest.raises(Missing):
+        accounts.show_domain("x.test")
+
+
+def test_a_domain_may_hold_a_hidden_configuration_and_have_its_usual_place(tmp_path):
+    accounts = Accounts(str(tmp_path / ".config" / "domains"), str(tmp_path / ".config" / "maildirs"))
+    accounts.settle_domain("x.test", str(tmp_path), False)
+    usual = str(tmp_path / ".config" / "maildirs" / "y.test")
+    assert accounts.add_domain("y.test", {"maildirs": usual}).mailboxes == usual
+
+
+def test_what_a_person_wrote_about_the_configuration_is_malformed(accounts, tmp_path):
+    file = tmp_path / "domains" / "example.org" / "domain.toml"
+    for path in (tmp_path / "operators", tmp_path):
+        file.write_text(f'maildirs = "{path}"\n')
+        with pytest.raises(Unavailable, match="not of the configuration"):
+            accounts.domain("example.org")
+
+
+@pytest.mark.parametrize("name", ["operators.invalid", "invalid", "a.b.INVALID"])
+def test_nobody_s_domain_is_not_ours(accounts, name):
+    with pytest.raises(Refused, match="nobody's domain"):
+        accounts.add_domain(name)
+    with pytest.raises(Refused, match="nobody's domain"):
+        accounts.settle_domain(name, "/srv/x", False)
