@@ -268,7 +268,7 @@ def test_a_narrowed_help_desk_and_auditor(there):
     auditor = Operator("aude", Role.AUDITOR, frozenset({"b.test"}))
     assert [one.domain for one in there.perform(auditor, "domain list")] == ["b.test"]
     for words in ("config get", "status", "audit", "session list", "operator list", "relay list"):
-        with pytest.raises(Forbidden):
+        with pytest.raises(Forbidden, match=f"^aude may not {words}$"):
             there.perform(auditor, words)
     with pytest.raises(Forbidden):
         there.perform(auditor, "explain", subject="M1")
