@@ -37,7 +37,8 @@ def lines(value: object, width: int | None) -> list[str]:
     if bare is not None:
         return lines(bare, width)
     flat = {name: part for name, part in fields.items() if not _is_list_of_values(part)}
-    shown = _record({name.replace("_", " "): cell(name, part) for name, part in flat.items()}, width)
+    cells = {name.replace("_", " "): cell(name, part) or _EMPTY.get(name, "") for name, part in flat.items()}
+    shown = _record(cells, width)
     for name, part in fields.items():
         if name not in flat:
             shown += ["", f"{name.replace('_', ' ')}:"]
@@ -58,6 +59,7 @@ def _bare(fields: Mapping[str, object]) -> str | None:
 
 
 _TEXTS = frozenset({"line", "text"})
+_EMPTY = {"reply": "(taken)"}  # of an explained address: nobody hears why not
 
 
 def _is_list_of_values(value: object) -> bool:

@@ -116,3 +116,12 @@ def test_a_line_stays_a_line_whatever_is_pressed(keys):
     for key in keys:
         editor.insert(key) if isinstance(key, str) else editor.press(key)
         assert editor.text.isprintable() and len(editor.text) <= 20 and 0 <= editor.at <= len(editor.text)
+
+
+def test_an_explained_address_that_is_taken_says_so():
+    explained = {"recipient": "ann@example.test", "reply": "", "places": [], "steps": []}
+    assert "reply      (taken)" in tables.lines(explained, None)
+    refused = {**explained, "reply": "550 5.1.1 No such user here"}
+    assert "reply      550 5.1.1 No such user here" in tables.lines(refused, None)
+    queued = [{"id": "M1", "reply": ""}]  # nothing was said about it yet
+    assert not any("taken" in line for page in tables.pages(queued, None) for line in page)
