@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
+from mailserver.transport.backlog import Backlog
 from mailserver.transport.connections import Connections
 from mailserver.transport.twisted import Bounds, Hosted, deferred
 
@@ -242,7 +243,7 @@ def test_time_to_log_in_is_not_prolonged_by_chatter(run, hosting, events):
 
 
 def test_a_client_that_does_not_read_is_cut(run, hosting, events, until):
-    """By the octets it leaves lying about, fewer before it is admitted; or by time."""
+    """By the octets it leaves lying about, fewer before it is admitted, or all do; or by time."""
 
     class Loud(Echo):
         def dataReceived(self, data):
@@ -263,6 +264,7 @@ def test_a_client_that_does_not_read_is_cut(run, hosting, events, until):
     run(stalls(Bounds(idle=60, write=60, output=100 * len(MUCH), early_output=1024), b"early"))
     run(stalls(Bounds(idle=60, write=60, output=1024), b"admit"))
     run(stalls(Bounds(idle=60, write=0.1, output=100 * len(MUCH)), b"admit"))
+    run(stalls(Bounds(idle=60, write=60, output=100 * len(MUCH), backlog=Backlog(1024)), b"admit"))
 
 
 class Source:
