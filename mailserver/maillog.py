@@ -39,6 +39,11 @@ class MailLog:
         """Gets each line, too; must not block."""
         self._writer = threading.Thread(target=self._run, name="maillog", daemon=True)
 
+    def give_to(self, user: int, group: int) -> None:
+        """Make a file the log of another user. Raises OSError."""
+        if self._fd != _STANDARD_ERROR:
+            os.fchown(self._fd, user, group)
+
     def start(self) -> None:
         """Begin to write, once root's rights are given up: a thread has those of its beginning."""
         self._writer.start()
@@ -140,10 +145,16 @@ _log: MailLog | None = None
 _counters: Counter[str] = Counter()
 
 
-def open_log(path: str | None) -> MailLog:
-    """Send the process's events to `path`, or to standard error for None, once started. Raises OSError."""
+def open_log(path: str | None, owner: tuple[int, int] | None = None) -> MailLog:
+    """Send the process's events to `path`, or to standard error for None, once started. Raises OSError.
+
+    A log that root makes is given to `owner`, a user and group, who goes on with it.
+    """
     global _log
+    made = path is not None and not os.path.lexists(path)
     fresh = MailLog(path)
+    if made and owner is not None:
+        fresh.give_to(*owner)
     if _log is not None:
         _log.close()
     _log = fresh

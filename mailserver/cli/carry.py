@@ -42,7 +42,7 @@ def perform(words: str, given: Given) -> Any:
     try:
         values = list(client.ask(client.path_of(config.maildirs), words, given))
     except client.NobodyThere:
-        with logging_to(config.log_file):
+        with logging_to(config):
             return msgspec.to_builtins(asyncio.run(_perform(config, words, given)))
     return values if TABLE[words].lists else values[0] if values else None
 
@@ -53,7 +53,7 @@ def watch(words: str, given: Given) -> Iterator[Any]:
     try:
         yield from client.ask(client.path_of(config.maildirs), words, given)
     except client.NobodyThere:
-        with asyncio.Runner() as runner, logging_to(config.log_file):
+        with asyncio.Runner() as runner, logging_to(config):
             values = _watch(config, words, given)
             while (value := runner.run(_next(values))) is not _END:
                 yield msgspec.to_builtins(value)

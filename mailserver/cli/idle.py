@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from mailserver import maillog
 from mailserver.config.model import Config
+from mailserver.server.privileges import PrivilegeError, account_of
 from mailserver.server.state import State, StateError
 
 
@@ -43,12 +44,12 @@ def _lock(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def logging_to(path: str | None) -> Iterator[None]:
+def logging_to(config: Config) -> Iterator[None]:
     """Events go into the server's log file, if it has one that we may write; never to standard error."""
     log = None
-    if path is not None:
-        with contextlib.suppress(OSError):
-            log = maillog.open_log(path)
+    if config.log_file is not None:
+        with contextlib.suppress(OSError, PrivilegeError):
+            log = maillog.open_log(config.log_file, account_of(config))
             log.start()
     try:
         yield

@@ -42,6 +42,9 @@ def unwritable(config: Config) -> Iterator[Problem]:
     for path in (config.domains, config.maildirs):
         if os.path.isdir(path) and not _may_write(path, uid):
             yield Problem(path, "", f"the server, as user {_account(uid)}, may not write here")
+    log = config.log_file
+    if log is not None and os.path.isfile(log) and not _may_write(log, uid, os.W_OK):
+        yield Problem(log, "", f"the server, as user {_account(uid)}, may not write this log")
 
 
 def _server(config: Config) -> int | None:
@@ -54,9 +57,9 @@ def _server(config: Config) -> int | None:
         return None
 
 
-def _may_write(path: str, uid: int) -> bool:
+def _may_write(path: str, uid: int, wanted: int = os.W_OK | os.X_OK) -> bool:
     if uid == os.geteuid():
-        return os.access(path, os.W_OK | os.X_OK)
+        return os.access(path, wanted)
     status = os.stat(path)
     if status.st_uid == uid:
         return bool(status.st_mode & stat.S_IWUSR)

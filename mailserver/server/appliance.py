@@ -22,12 +22,12 @@ from mailserver.config.model import Config, Listener
 from mailserver.config.overrides import Overrides
 from mailserver.config.values import EndpointText
 from mailserver.config.versioned import TakenBack
-from mailserver.server import console, notify, privileges
+from mailserver.server import console, notify
 from mailserver.server.channel import Told
 from mailserver.server.companion import Companion
 from mailserver.server.confirming import report as report_taken_back
 from mailserver.server.pid_file import PidFile
-from mailserver.server.privileges import PrivilegeError, drop
+from mailserver.server.privileges import PrivilegeError, account_of, drop
 from mailserver.server.services import REFUSALS, limits
 from mailserver.server.settled import needing_restart, settled
 from mailserver.server.state import State, StateError
@@ -98,7 +98,7 @@ class Appliance:
         Raises StateError, EndpointError, PrivilegeError.
         """
         grounds, config = self._grounds, self._grounds.config
-        account = _account(config)
+        account = account_of(config)
         made = self._state.prepare()
         self._state.lock()
         if account is not None:
@@ -269,13 +269,6 @@ def _of_console(config: Config) -> set[str]:
     return {str(at.endpoint) for at in config.listeners if at.protocol in console.PROTOCOLS and not at.paused}
 
 
-def _account(config: Config) -> tuple[int, int] | None:
-    """Whom to become; None to stay who we are."""
-    if config.user is None or os.geteuid() != 0:
-        return None
-    return privileges.account(config.user, config.group)
-
-
 def _check_user(config: Config) -> None:
     """Serve as root only if told to; a developer's machine, loopback and UNIX sockets alone, is warned."""
     if os.geteuid() != 0 or config.user is not None or config.allow_root:
@@ -302,9 +295,11 @@ def _allow_descriptors(connections: int) -> None:
 
 def _open_log(config: Config) -> maillog.MailLog:
     try:
-        return maillog.open_log(config.log_file)
+        return maillog.open_log(config.log_file, account_of(config))
     except OSError as error:
         raise StartError(f"{config.log_file}: cannot write the log: {error.strerror}") from error
+    except PrivilegeError as error:
+        raise StartError(str(error)) from error
 
 
 def _check_readable(path: str) -> None:

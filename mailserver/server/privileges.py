@@ -12,6 +12,8 @@ import pwd
 import sys
 from collections.abc import Callable
 
+from mailserver.config.model import Config
+
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -45,6 +47,13 @@ def account(user: str, group: str | None = None) -> tuple[int, int]:
     if uid == 0 or gid == 0:
         raise PrivilegeError(f"expected an ordinary user and group, not {user!r} and {group or gid!r}")
     return uid, gid
+
+
+def account_of(config: Config) -> tuple[int, int] | None:
+    """Whom the server becomes; None where it stays who we are. Raises PrivilegeError."""
+    if config.user is None or os.geteuid() != 0:
+        return None
+    return account(config.user, config.group)
 
 
 def _user(name: str) -> tuple[int, int | None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 
@@ -339,3 +340,16 @@ def test_a_broken_configuration_is_mended_where_it_says_its_mail_is(shell, tmp_p
 def test_usage_says_what_may_be_left_out_and_what_repeated(shell, words, usage):
     first = shell.run(*words.split(), "--help").stdout.splitlines()[0]
     assert first.endswith(f" {words} {usage}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for another user")
+def test_a_log_that_root_makes_is_the_server_s(shell, tmp_path):
+    log, file = tmp_path / "mail.log", tmp_path / "config" / "mailserver.toml"
+    file.write_text(f'user = "nobody"\nlog_file = "{log}"\n' + file.read_text())
+    shell.done("user", "list")
+    user = pwd.getpwnam("nobody")
+    assert (log.stat().st_uid, log.stat().st_gid) == (user.pw_uid, user.pw_gid)
+    assert "event=audit" in log.read_text()
+    os.chown(log, 0, 0)
+    log.chmod(0o600)
+    assert f"{log}: the server, as user nobody, may not write this log" in shell.run("check").stderr

@@ -34,7 +34,7 @@ def way_in(config: Config) -> Iterator[socket.socket]:
     end = time.monotonic() + PATIENCE
     while (sock := _running(config)) is None:
         try:
-            with idle_state(config) as state, logging_to(config.log_file), _private(config, state) as own:
+            with idle_state(config) as state, logging_to(config), _private(config, state) as own:
                 yield own
             return
         except Occupied:
