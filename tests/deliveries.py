@@ -33,6 +33,7 @@ def delivery(
             for one in to or ("ann@there.test",)
         ),
         size=len(letter) + letter.count(b"\n"),
+        at_rest=len(letter),
         content=lambda: os.open(path, os.O_RDONLY),
         **more,  # type: ignore[arg-type]
     )

@@ -15,7 +15,7 @@ class Attempt:
 
     def __init__(self, delivery: Delivery, pool: Pool) -> None:
         self.delivery = delivery
-        self.content = Content(delivery.content, pool, delivery.sent)
+        self.content = Content(delivery.content, delivery.at_rest, pool, delivery.sent)
         self._outcomes: dict[int, Outcome] = {}
 
     @property

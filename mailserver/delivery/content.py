@@ -55,13 +55,15 @@ class Encoder:
 class Content:
     """One message's content; `source` opens it for reading and gives a descriptor, in a thread of `pool`.
 
+    It has `size` octets at rest; a file with fewer never gets an end of data.
     `sent` is called just before the end of data is given out.
     """
 
     def __init__(
-        self, source: Callable[[], int], pool: Pool, sent: Callable[[], object] = lambda: None
+        self, source: Callable[[], int], size: int, pool: Pool, sent: Callable[[], object] = lambda: None
     ) -> None:
         self._source = source
+        self._size = size
         self._sent = sent
         self._pool = pool
         self.ended = False  # whether `blocks` has given out the end of data
@@ -90,7 +92,7 @@ class Content:
         return await self._pool.run(self._scan, True)
 
     async def _block(self, offset: int) -> bytes:
-        """BLOCK octets from `offset` on, fewer at the end of the file.
+        """BLOCK octets from `offset` on, fewer at the end of the content.
 
         What the system has in memory, as it has new mail, is read at once: a thread for it cost a tenth of
         all the queue does for a message. What it would have to wait for is a thread's work.
@@ -106,7 +108,7 @@ class Content:
     def _read(self, offset: int, flags: int = 0) -> bytes:
         fd = self._source()
         try:
-            block = bytearray(max(0, min(BLOCK, os.fstat(fd).st_size - offset)))
+            block = bytearray(min(BLOCK, self._size - offset))
             got = 0
             while got < len(block) and (
                 more := os.preadv(fd, [memoryview(block)[got:]], offset + got, flags)
@@ -114,7 +116,9 @@ class Content:
                 got += more
         finally:
             os.close(fd)
-        return bytes(block[:got])
+        if got < len(block):
+            raise OSError(errno.EIO, "The content is cut")
+        return bytes(block)
 
     def _outgoing(self, block: bytes, offset: int) -> bytes:
         return without_return_path(block) if offset == 0 else block

@@ -59,7 +59,7 @@ class Delivery(NamedTuple):
     """One message to be carried along one route, for at most `runner.TOGETHER` recipients.
 
     `content()` opens the message: a descriptor the courier closes, LF line ends, dots not stuffed; it may
-    block and raise OSError. `size` is in octets with CRLF line ends (for SIZE=).
+    block and raise OSError. It has `at_rest` octets, or must not go out; `size` with CRLF (for SIZE=).
     `sent()` is called before the end of data goes out: from then on the host may have taken the message, and
     breaking off may make a duplicate (RFC 1047).
     """
@@ -69,6 +69,7 @@ class Delivery(NamedTuple):
     sender: Address | None
     recipients: tuple[Recipient, ...]
     size: int
+    at_rest: int
     content: Callable[[], int]
     body_8bit: bool = False
     smtputf8: bool = False

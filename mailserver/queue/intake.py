@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from mailserver import maillog
 from mailserver.pool import Busy, Pool
@@ -24,7 +25,13 @@ SLICE = 5000  # entries planned in one go after a scan, so that the loop is not 
 AHEAD = 3600.0  # seconds by which a new entry goes before those that were tried already
 UNREAD = 300.0  # seconds until an entry that could not be read is looked at again
 
-_Found = tuple[str, Entry | Exception]
+
+class Found(NamedTuple):
+    """An entry to begin with. `forced`: in any case. `damaged`: its content is not what came, to be held."""
+
+    entry: Entry
+    forced: bool = False
+    damaged: bool = False
 
 
 class Intake:
@@ -92,31 +99,33 @@ class Intake:
                     self.agenda.put(entry_id, min(max(due, earliest), latest))
             await asyncio.sleep(0)
 
-    async def read(self, now: float, most: int) -> list[tuple[Entry, bool]]:
-        """Some entries that are due and not held, and whether to try them in any case."""
+    async def read(self, now: float, most: int) -> list[Found]:
+        """Some entries that are due and not held."""
         ids = self.agenda.take(now, min(most, READ))
         self._reading.update(ids)
         try:
             found = await self._pool.run(self._load, ids)
         except Busy as error:
             found = [(entry_id, error) for entry_id in ids]
-        return [item for entry_id, entry in found if (item := self._judge(entry_id, entry, now)) is not None]
+        return [
+            item for entry_id, result in found if (item := self._judge(entry_id, result, now)) is not None
+        ]
 
-    def _judge(self, entry_id: str, entry: Entry | Exception, now: float) -> tuple[Entry, bool] | None:
+    def _judge(self, entry_id: str, result: Found | Exception, now: float) -> Found | None:
         if entry_id not in self._reading:
             return None
         self._reading.discard(entry_id)
         forced = entry_id in self._forced
         self._forced.discard(entry_id)
-        if isinstance(entry, Entry):
-            return None if entry.held else (entry, forced)
-        if not isinstance(entry, Missing):
-            maillog.event("queue-unreadable", id=entry_id, error=type(entry).__name__)
-            self.agenda.put(entry_id, now + (1.0 if isinstance(entry, Busy) else UNREAD))
+        if isinstance(result, Found):
+            return None if result.entry.held else result._replace(forced=forced)
+        if not isinstance(result, Missing):
+            maillog.event("queue-unreadable", id=entry_id, error=type(result).__name__)
+            self.agenda.put(entry_id, now + (1.0 if isinstance(result, Busy) else UNREAD))
         return None
 
-    def _load(self, ids: list[str]) -> list[_Found]:
-        found: list[_Found] = []
+    def _load(self, ids: list[str]) -> list[tuple[str, Found | Exception]]:
+        found: list[tuple[str, Found | Exception]] = []
         for entry_id in ids:
             try:
                 found.append((entry_id, self._whole(self._spool.load(entry_id))))
@@ -124,13 +133,16 @@ class Intake:
                 found.append((entry_id, error))
         return found
 
-    def _whole(self, entry: Entry) -> Entry:
+    def _whole(self, entry: Entry) -> Found:
         """The entry; if somebody took its content away, with nobody left to carry it to."""
-        if self._spool.content_size(entry.id) is not None:
-            return entry
+        size = self._spool.content_size(entry.id)
+        if size is not None:
+            if size != entry.size and not entry.held:
+                maillog.event("content-damaged", id=entry.id, octets=size, expected=entry.size)
+            return Found(entry, damaged=size != entry.size)
         self._spool.check(entry.id)  # it may just have been settled
         maillog.event("content-missing", id=entry.id)
-        return without_content(entry, self._schedule, self._clock())
+        return Found(without_content(entry, self._schedule, self._clock()))
 
     def _knows(self, entry_id: str) -> bool:
         own = (self.agenda, self._at_work, self._reading, self._claimed)

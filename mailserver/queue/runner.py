@@ -21,12 +21,12 @@ from mailserver import maillog
 from mailserver.pool import Busy, Pool
 from mailserver.queue.closing import Closing
 from mailserver.queue.courier import Delivery, Kind, Outcome, Router
-from mailserver.queue.entry import NEVER, Entry
-from mailserver.queue.intake import Intake
+from mailserver.queue.entry import NEVER
+from mailserver.queue.intake import Found, Intake
 from mailserver.queue.lanes import Lane, Lanes
 from mailserver.queue.ledger import Ledger
 from mailserver.queue.reports import Reports
-from mailserver.queue.round import Job, Round, by_route, jobs_of
+from mailserver.queue.round import Command, Job, Round, by_route, jobs_of
 from mailserver.queue.schedule import HOUR, Schedule
 from mailserver.queue.settling import TOO_LONG, TROUBLE, left_alone
 from mailserver.queue.spool import Spool
@@ -142,8 +142,8 @@ class Runner:
             return await self.intake.scan(now)
         free = self.limits.entries - len(self.rounds)
         if free > 0 and self.intake.next <= now:
-            for entry, forced in await self.intake.read(now, free):
-                self._admit(entry, now, forced)
+            for found in await self.intake.read(now, free):
+                self._admit(found, now)
             return
         until = min(self._next_scan, self.lanes.next, self.intake.next if free > 0 else NEVER)
         try:
@@ -151,13 +151,16 @@ class Runner:
         except TimeoutError:
             return
 
-    def _admit(self, entry: Entry, now: float, forced: bool) -> None:
+    def _admit(self, found: Found, now: float) -> None:
         """Begin a round of work for an entry; a forced one is due whatever its schedule says."""
-        round_ = self.rounds[entry.id] = Round(entry)
-        horizon = -1.0 if forced else self._schedule.longest
-        for route, indices in by_route(entry, self._router, now, horizon).items():
+        round_ = self.rounds[found.entry.id] = Round(found.entry)
+        if found.damaged:
+            round_.command = Command.HOLD
+            return self._spawn(self._close(round_))
+        horizon = -1.0 if found.forced else self._schedule.longest
+        for route, indices in by_route(found.entry, self._router, now, horizon).items():
             lane = self.lanes.lane(route)
-            if forced:
+            if found.forced:
                 self.lanes.unblock(lane)
             self._assign(round_, lane, indices, now)
         if not round_.jobs:
@@ -235,7 +238,7 @@ class Runner:
         courier = self._router.courier_for(job.route)
         delivery = asyncio.ensure_future(courier.deliver(self._delivery(job)))
         self._carrying[delivery] = job
-        delivery.add_done_callback(self._carried)
+        delivery.add_done_callback(lambda done: self._sent.discard(self._carrying.pop(done)))
         try:
             patience = self.limits.patience + job.round.entry.wire_size / self.limits.rate
             outcomes = await asyncio.wait_for(delivery, patience)
@@ -252,9 +255,6 @@ class Runner:
             return [TROUBLE] * count
         return outcomes if len(outcomes) == count else [TROUBLE] * count
 
-    def _carried(self, delivery: asyncio.Future[Sequence[Outcome]]) -> None:
-        self._sent.discard(self._carrying.pop(delivery))
-
     def _delivery(self, job: Job) -> Delivery:
         entry = job.round.entry
         return Delivery(
@@ -263,7 +263,8 @@ class Runner:
             sender=entry.sender,
             recipients=tuple(entry.recipients[index].recipient for index in job.indices),
             size=entry.wire_size,
-            content=partial(self._spool.open_content, entry.id),
+            at_rest=entry.size,
+            content=partial(self._spool.open_content, entry.id, entry.size),
             body_8bit=entry.body_8bit,
             smtputf8=entry.smtputf8,
             ret=entry.ret,

@@ -124,16 +124,16 @@ class Spool:
             return None
         return _regular(status).st_size
 
-    def open_content(self, entry_id: str) -> int:
-        """A descriptor of the content, LF line ends. Raises Missing, OSError."""
+    def open_content(self, entry_id: str, size: int | None = None) -> int:
+        """A descriptor of the content, LF line ends. Raises Missing, OSError: if it has not `size` octets."""
         try:
-            return _open(self._path(self._msg, entry_id))
+            return _open(self._path(self._msg, entry_id), size)
         except FileNotFoundError:
             raise Missing(entry_id) from None
 
-    def beginning(self, entry_id: str, limit: int) -> bytes:
-        """The first `limit` octets of the content, as it leaves. Raises Missing, OSError."""
-        with os.fdopen(self.open_content(entry_id), "rb") as file:
+    def beginning(self, entry_id: str, limit: int, size: int | None = None) -> bytes:
+        """The first `limit` octets of the content, as it leaves. Raises what `open_content` does."""
+        with os.fdopen(self.open_content(entry_id, size), "rb") as file:
             return without_return_path(file.read(limit))
 
     def store(self, entry: Entry) -> None:
@@ -208,11 +208,13 @@ class Spool:
             raise error
 
 
-def _open(path: str) -> int:
+def _open(path: str, size: int | None = None) -> int:
     """A descriptor of a regular file; of what somebody else put there, such as a FIFO, none, at once."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _regular(os.fstat(fd))
+        found = _regular(os.fstat(fd)).st_size
+        if size not in (None, found):
+            raise OSError(errno.EIO, "Not the size it came with")
     except OSError:
         os.close(fd)
         raise

@@ -57,7 +57,7 @@ def read(path: Path, wanted: str) -> object:
     async def whole() -> object:
         pool = Pool("test", 1, 1)
         try:
-            content = Content(lambda: os.open(path, os.O_RDONLY), pool)
+            content = Content(lambda: os.open(path, os.O_RDONLY), path.stat().st_size, pool)
             if wanted == "blocks":
                 return b"".join([block async for block in content.blocks()])
             return await (content.has_8bit() if wanted == "8bit" else content.has_8bit_header())
@@ -73,6 +73,33 @@ def test_files_of_every_size_around_a_block(tmp_path: Path) -> None:
         content = (b".line\n" * (size // 6 + 1))[:size]
         path.write_bytes(content)
         assert read(path, "blocks") == encode([content])
+
+
+@pytest.mark.parametrize("size", [1, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_a_file_that_is_cut_gets_no_end_of_data(tmp_path: Path, size: int) -> None:
+    """Before the first block, or after it went out."""
+    path = tmp_path / "letter"
+
+    async def got(left: int, after: int) -> bytes:
+        path.write_bytes(b"x" * size)
+        pool = Pool("test", 1, 1)
+        content = Content(lambda: os.open(path, os.O_RDONLY), size, pool, lambda: pytest.fail("sent"))
+        out = b""
+        try:
+            with pytest.raises(OSError, match="cut"):
+                if not after:
+                    os.truncate(path, left)
+                async for block in content.blocks():
+                    out += block
+                    os.truncate(path, left)
+        finally:
+            pool.close()
+        assert not content.ended
+        return out
+
+    for left, after in ((0, 0), (size - 1, 0), (size - 1, 1)):
+        if size > BLOCK or not after:
+            assert asyncio.run(got(left, after)).strip(b"x") == b""
 
 
 def test_octets_above_127_are_found(tmp_path: Path) -> None:

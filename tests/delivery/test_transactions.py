@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deliveries import delivery
+from deliveries import LETTER, delivery
 from remote_host import HANGUP, PIPELINING, RemoteHost, Script
 
 from mailserver.delivery.limits import Limits
@@ -51,6 +52,16 @@ def results(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
 
 def commands(host: RemoteHost, verb: str) -> list[str]:
     return [command for command in host.commands if command.startswith(verb)]
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_a_letter_that_was_cut_is_never_taken(tmp_path: Path, lmtp: bool) -> None:
+    job = delivery(tmp_path, letter=LETTER * 4000)
+    os.truncate(next(tmp_path.iterdir()), len(LETTER) * 3000)
+    outcomes, host = send(job, lmtp=lmtp)
+    assert results(outcomes) == [("deferred", "4.3.0")]
+    assert commands(host, "DATA")
+    assert host.messages == []
 
 
 def test_wishes_are_passed_on(tmp_path: Path) -> None:

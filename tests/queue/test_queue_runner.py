@@ -562,6 +562,48 @@ def test_content_that_somebody_removed(world: World) -> None:
     assert b"Action: failed" in failure.content
 
 
+@pytest.mark.parametrize("octets", [0, 20, 1000])
+def test_content_of_another_size_is_held(world: World, monkeypatch: pytest.MonkeyPatch, octets: int) -> None:
+    """Nobody gets a part of it, nobody is told a thing; an operator who puts it back releases it."""
+    logged: list[str] = []
+    monkeypatch.setattr(maillog, "event", lambda name, /, **fields: logged.append(name))
+    entry_id = world.accept("x@far.test", "y@near.test")
+    path = Path(world.spool.root, "msg", entry_id)
+    content = path.read_bytes()
+    os.truncate(path, octets)
+
+    async def story() -> None:
+        await asyncio.sleep(60)
+        assert logged.count("content-damaged") == 1
+        assert world.spool.load(entry_id).held
+        await world.desk.release(entry_id)
+        await asyncio.sleep(HOUR)
+        assert logged.count("content-damaged") == 2
+        assert world.spool.load(entry_id).held
+        assert (world.courier.attempts, world.posted) == ([], [])
+        path.write_bytes(content)
+        await world.desk.release(entry_id)
+        await asyncio.sleep(60)
+
+    world.run(story())
+    assert len(world.courier.attempts) == 2
+    assert world.ids() == []
+
+
+def test_content_that_is_cut_while_it_waits_for_a_host(world: World) -> None:
+    def answer(delivery: Delivery) -> Outcome:
+        os.truncate(Path(world.spool.root, "msg", entry_id), 20)
+        with pytest.raises(OSError, match="size"):
+            delivery.content()
+        return LATER
+
+    entry_id = world.accept("x@far.test")
+    world.courier.answer = answer
+    world.run(hours=10)
+    assert len(world.courier.attempts) == 1
+    assert world.spool.load(entry_id).held
+
+
 def test_envelope_that_somebody_removed(world: World) -> None:
     async def story() -> None:
         entry_id = world.accept("x@far.test")
