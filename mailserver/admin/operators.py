@@ -15,6 +15,7 @@ from mailserver import maillog
 from mailserver.admin.accounts import require_possible
 from mailserver.admin.entries import OperatorEntry
 from mailserver.admin.operator_files import OPERATORS, OperatorFile, OperatorFiles
+from mailserver.admin.refused import Refused
 from mailserver.admin.roles import NOWHERE, Operator, Role
 from mailserver.config.model import Config
 from mailserver.config.outgoing import uid_of
@@ -40,6 +41,7 @@ class Operators:
         self._files = OperatorFiles(os.path.join(config.directory, OPERATORS))
         self._users = Directory(config.domains)
         self._passwords = config.passwords
+        self._server = config.user
         self._authenticator = self._made()
 
     def follow(self, config: Config) -> None:
@@ -143,6 +145,8 @@ class Operators:
     ) -> OperatorEntry:
         """Raises Refused (the password), Exists, Malformed, OSError."""
         require_possible(password)
+        if name in {"root", _account_name(os.geteuid()), self._server}:  # owners by their account: see of_uid
+            raise Refused(f"{name} is an account that owns the server: take another name")
         if account is not None and (uid := uid_of(account)) is not None:
             for other in self._files.names():
                 if self._is_account(other, uid):  # of two nobody would be it

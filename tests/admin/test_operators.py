@@ -311,3 +311,10 @@ def test_another_delay_counts_from_the_next_configuration_on(there):
     write(there, "dan", f"{SHA}\nrole = auditor\n")
     assert login(there, "dan", "wrong") is None
     assert login(there, "dan").name == "dan"
+
+
+@pytest.mark.parametrize("name", ["root", "mailer"])
+def test_an_operator_has_no_name_of_an_owner(there, name):
+    files = Operators(replace(there.config, user="mailer"), there.pool)
+    with pytest.raises(Refused, match="an account that owns the server"):
+        files.add(name, "auditor", PASSWORD)
