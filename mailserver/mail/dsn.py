@@ -243,7 +243,7 @@ def _typed(kind: str, address: str, utf8: bool) -> str:
     if kind.lower() == "utf-8":
         address = _EMBEDDED.sub(lambda match: _character(match[1]) or match[0], address)
     if address.isascii():
-        return f"{'rfc822' if kind.lower() == 'utf-8' else kind};{address}"
+        return f"{kind};{address}"  # the type is the sender's own word (RFC 3464 §2.3.1)
     if not utf8:
         address = "".join(c if "!" <= c <= "~" and c != "\\" else f"\\x{{{ord(c):02X}}}" for c in address)
     return f"utf-8;{address}"

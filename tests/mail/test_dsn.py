@@ -191,6 +191,15 @@ def test_internationalised_message_without_need_for_it() -> None:
     assert read(letter)[3].get_content_type() == "message/rfc822"
 
 
+@pytest.mark.parametrize("kind", ["utf-8", "UTF-8", "rfc822", "x400"])
+def test_the_type_of_an_original_address_stays(kind: str) -> None:
+    """It is the sender's own word, whatever the address has (RFC 3464 §2.3.1, RFC 6533 §3)."""
+    fate = FAILED._replace(recipient=Recipient(Address("x", "far.test"), original=f"{kind};old@far.test"))
+    recipient = read(dsn.compose(report(fate)))[2][1]
+    assert recipient["Original-Recipient"] == f"{kind};old@far.test"
+    assert recipient["Final-Recipient"] == "rfc822;x@far.test"
+
+
 def test_foreign_characters_where_they_cannot_go() -> None:
     """A message that is no SMTPUTF8 one: RFC 6533 §3's form of addresses, and ASCII in the fields."""
     fate = FAILED._replace(
