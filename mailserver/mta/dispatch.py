@@ -20,7 +20,8 @@ from mailserver.mail.reply import Reply
 from mailserver.mta.route import Leaves, Local
 from mailserver.queue.entry import Status
 
-_Key = str | tuple[Address | None, str]
+_Entry = tuple[Address | None, str]
+"""What a whole entry of the queue has in common: the sender, and the domain whose alias sends it on."""
 
 
 class Accepted(NamedTuple):
@@ -57,7 +58,8 @@ class Dispatch:
         self.mailboxes = list(mailboxes.values())
         leaving = [(given, place) for given, place in self._all() if isinstance(place, Leaves)]
         self.forwarders = {place.forwarded_by for _, place in leaving if place.forwarded_by is not None}
-        self.departures = _departures(envelope, leaving) if leaving else []
+        self._entries = _entries(leaving)
+        self.departures = _departures(envelope, leaving, self._entries) if leaving else []
         self.success = _success(envelope, accepted) if envelope.sender is not None else None
 
     def header(self) -> str:
@@ -78,14 +80,17 @@ class Dispatch:
 
         `errors` are those of `mailboxes`, then of `departures`.
         """
-        keys: list[_Key] = [place.maildir.path for place in self.mailboxes] + [
+        keys: list[str | _Entry] = [place.maildir.path for place in self.mailboxes] + [
             (envelope.sender, envelope.forwarded_by) for envelope in self.departures
         ]
         by_place = dict(zip(keys, errors, strict=True))
         return [
-            next((error for place in accepted.places if (error := by_place[_key(place)])), None)
+            next((error for place in accepted.places if (error := by_place[self._key(place)])), None)
             for accepted in self._accepted
         ]
+
+    def _key(self, place: Local | Leaves) -> str | _Entry:
+        return place.maildir.path if isinstance(place, Local) else self._entries[_copy(place)]
 
     def _all(self) -> Iterator[tuple[Recipient, Local | Leaves]]:
         """Who was asked for himself goes before who is led to: of two wishes for an address his counts."""
@@ -93,13 +98,18 @@ class Dispatch:
         return ((_wishes(accepted), place) for accepted in given for place in accepted.places)
 
 
-def _key(place: Local | Leaves) -> _Key:
-    return place.maildir.path if isinstance(place, Local) else _leaves_as(place)
+def _copy(place: Leaves) -> tuple[Address | None, Address]:
+    """What makes two ways out one: who sends, and to whom."""
+    return place.sender, place.recipient
 
 
-def _leaves_as(place: Leaves) -> tuple[Address | None, str]:
-    """The sender, and the domain whose alias sends it on: what a whole entry of the queue has in common."""
-    return place.sender, "" if place.forwarded_by is None else place.forwarded_by.domain
+def _entries(leaving: Sequence[tuple[Recipient, Leaves]]) -> dict[tuple[Address | None, Address], _Entry]:
+    """Which entry each copy is in: that of the first who leads to it, for nobody gets two."""
+    found: dict[tuple[Address | None, Address], _Entry] = {}
+    for _, place in leaving:
+        domain = "" if place.forwarded_by is None else place.forwarded_by.domain
+        found.setdefault(_copy(place), (place.sender, domain))
+    return found
 
 
 def _wishes(accepted: Accepted) -> Recipient:
@@ -120,15 +130,19 @@ def _success(envelope: Envelope, accepted: Sequence[Accepted]) -> Success | None
     )
 
 
-def _departures(envelope: Envelope, leaving: Sequence[tuple[Recipient, Leaves]]) -> list[Envelope]:
+def _departures(
+    envelope: Envelope,
+    leaving: Sequence[tuple[Recipient, Leaves]],
+    entries: dict[tuple[Address | None, Address], _Entry],
+) -> list[Envelope]:
     """One envelope for each sender, and for each domain that forwards: an entry is the business of one."""
-    groups: dict[tuple[Address | None, str], dict[Address, Recipient]] = {}
+    groups: dict[_Entry, dict[Address, Recipient]] = {}
     for given, place in leaving:
         wishes = given
         if place.recipient != given.address:  # RFC 3461 §4.2: reports name the address the sender knows
             original = given.original or original_recipient(given.address)
             wishes = Recipient(place.recipient, given.notify, original)
-        groups.setdefault(_leaves_as(place), {}).setdefault(place.recipient, wishes)
+        groups.setdefault(entries[_copy(place)], {}).setdefault(place.recipient, wishes)
     return [
         msgspec.structs.replace(
             envelope, sender=sender, recipients=tuple(recipients.values()), forwarded_by=domain
