@@ -121,6 +121,9 @@ class Administration:
             raise Refused("\x1b[2Jno")
         return [DomainEntry("\x1b]0;x\x07\xff", 1, 2)] if len(self.asked) % 3 == 1 else None
 
+    def refuse(self, operator, front, words):
+        assert words is None or words in TABLE
+
     async def watch(self, operator, front, words, given):
         self.asked.append(words)
         while True:
