@@ -15,6 +15,7 @@ import asyncio
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -53,7 +54,8 @@ class Watchdog:
             began, used = clock(), cpu() - collecting.total
             run(handle)
             took, used = clock() - began, cpu() - collecting.total - used
-            busy = used > LONGEST and not tracemalloc.is_tracing()
+            slowed = tracemalloc.is_tracing() or sys.gettrace() is not None  # by whoever looks for a fault
+            busy = used > LONGEST and not slowed
             if not (busy or took > LONGEST_BY_THE_CLOCK):
                 return
             if not _is_a_tests(handle) or (busy and not self._of_clients):
