@@ -6,9 +6,7 @@ Not here: what requests mean (`requests`), binding the socket (`transport.listen
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -21,8 +19,7 @@ from mailserver.transport.listener import Peer
 from mailserver.transport.session import Then
 
 LINE = 16 * 1024  # octets of a request
-MOST = 64 << 20  # octets of an answer
-PATIENCE = 60.0  # seconds a command waits for the server
+PATIENCE = 60.0  # seconds that whoever asks waits for an answer
 Obey = Callable[[bytes], Awaitable[bytes]]
 """A line with a request to the line of its answer. Raises msgspec.DecodeError, Busy."""
 _TIMEOUTS = Timeouts(idle=60.0, total=3600.0)
@@ -31,9 +28,6 @@ _TIMEOUTS = Timeouts(idle=60.0, total=3600.0)
 def path_of(maildirs: str) -> str:
     """Where the socket of the server on these mailboxes is."""
     return os.path.join(maildirs, ".run", "queue.sock")
-
-
-# ---- the server's side
 
 
 class ControlSession:
@@ -108,40 +102,4 @@ def _encoded(answer: Answer) -> bytes:
     return msgspec.json.encode(answer) + b"\n"
 
 
-# ---- the command's side
-
-
-class NobodyThere(Exception):
-    """No server listens at the control socket."""
-
-
-class Broken(Exception):
-    """The server went away, or answered what this program does not understand."""
-
-
-def ask(path: str, request: Request) -> Answer:
-    """Carry one request to the server. Raises NobodyThere, Broken, OSError (not allowed to)."""
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
-        sock.settimeout(PATIENCE)
-        _connect(sock, path)
-        try:
-            sock.sendall(msgspec.json.encode(request) + b"\n")
-            with sock.makefile("rb") as file:
-                return _answer.decode(file.readline(MOST))
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            raise Broken("the server went away before it answered") from None
-
-
-def _connect(sock: socket.socket, path: str) -> None:
-    try:
-        sock.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise NobodyThere from None
-    except OSError as error:
-        if error.errno is None:  # the path is too long for a socket, and so it was for the server
-            raise NobodyThere from None
-        raise
-
-
 _request = msgspec.json.Decoder(Request)
-_answer = msgspec.json.Decoder(Answer)

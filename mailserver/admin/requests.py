@@ -20,6 +20,9 @@ from mailserver.queue.spool import Missing
 LISTED = 1000  # entries of one answer
 COMMANDED = 100  # ids of one request
 
+LOOKS = frozenset({"list", "show", "destinations", "troubles"})
+"""The verbs that change nothing."""
+
 Verb = Literal["list", "show", "destinations", "troubles", "retry", "hold", "release", "drop"]
 
 

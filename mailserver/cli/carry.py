@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ import msgspec
 from mailserver.admin.administration import Administration
 from mailserver.admin.operators import Operators
 from mailserver.admin.refused import Refused
-from mailserver.admin.requests import Answer, Request
+from mailserver.admin.requests import LOOKS, Answer, Request
 from mailserver.admin.requests import perform as perform_on_queue
+from mailserver.admin.roles import Operator
 from mailserver.admin.server import NoServer
 from mailserver.admin.still_queue import StillQueue
 from mailserver.admin.table import TABLE
@@ -31,7 +32,6 @@ from mailserver.pool import Pool
 from mailserver.queue.spool import Spool
 
 FRONT = "command"
-_LOOKS = ("list", "show", "troubles")
 
 Given = Mapping[str, object]
 
@@ -77,26 +77,14 @@ def _config(words: str) -> Config:
 
 
 async def _perform(config: Config, words: str, given: Given) -> Any:
-    pool = Pool("operations", threads=1, waiting=16)
-    try:
-        administration = _administration(config, pool)
-        operator = administration.operators.of_uid(os.geteuid())
-        assert operator is not None, "whoever runs the program owns what it does"
+    with _at_rest(config) as (administration, operator):
         return await administration.perform(operator, FRONT, words, given)
-    finally:
-        pool.close()
 
 
 async def _watch(config: Config, words: str, given: Given) -> AsyncGenerator[Any, None]:
-    pool = Pool("operations", threads=1, waiting=16)
-    try:
-        administration = _administration(config, pool)
-        operator = administration.operators.of_uid(os.geteuid())
-        assert operator is not None, "whoever runs the program owns what it does"
+    with _at_rest(config) as (administration, operator):
         async for value in administration.watch(operator, FRONT, words, given):
             yield value
-    finally:
-        pool.close()
 
 
 _END = object()
@@ -106,8 +94,17 @@ async def _next(values: AsyncIterator[Any]) -> Any:
     return await anext(values, _END)
 
 
-def _administration(config: Config, pool: Pool) -> Administration:
-    return Administration(config, _AtRest(config), pool, Operators(config, pool))
+@contextmanager
+def _at_rest(config: Config) -> Iterator[tuple[Administration, Operator]]:
+    """All operations while no server runs, and who asks for them."""
+    pool = Pool("operations", threads=1, waiting=16)
+    try:
+        operators = Operators(config, pool)
+        operator = operators.of_uid(os.geteuid())
+        assert operator is not None, "whoever runs the program owns what it does"
+        yield Administration(config, _AtRest(config), pool, operators), operator
+    finally:
+        pool.close()
 
 
 class _AtRest(NoServer):
@@ -118,7 +115,7 @@ class _AtRest(NoServer):
 
     async def ask_queue(self, request: Request) -> Answer:
         queue = StillQueue(Spool(os.path.join(self._config.maildirs, ".queue")))
-        if request.verb in _LOOKS:
+        if request.verb in LOOKS:
             return await perform_on_queue(queue, request)
         try:
             with idle_state(self._config):

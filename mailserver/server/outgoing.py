@@ -70,7 +70,7 @@ class Outgoing:
     async def run(self, begun: Callable[[Factory], None]) -> None:
         """Run the queue until cancelled, and leave unfinished work to the disk.
 
-        `begun` is given what makes the protocol of connections to the control socket. Raises OSError.
+        `begun` is given what makes the protocol of connections to the queue's socket. Raises OSError.
         """
         lock = await self._take_turn()
         services, ways = self._services, self._ways()

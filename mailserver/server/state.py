@@ -20,6 +20,7 @@ import time
 from mailserver import maillog
 from mailserver.config import routes
 from mailserver.config.routes import srs_key_file
+from mailserver.console import client
 from mailserver.durable.commit import recover
 from mailserver.durable.files import create, make_directory
 from mailserver.queue.spool import Spool
@@ -55,7 +56,7 @@ class State:
         self.policies_file = os.path.join(self.run, "mta-sts.json")
         self.spool = Spool(os.path.join(root, ".queue"))
         self.submission_socket = os.path.join(self.run, "submission.sock")
-        self.control_socket = os.path.join(self.run, "control.sock")
+        self.control_socket = client.path_of(root)
         self.workers = Sockets(os.path.join(self.run, "workers"))
         self._lock = -1
 

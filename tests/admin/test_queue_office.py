@@ -1,4 +1,4 @@
-"""An operator's commands for the queue: on one at rest, and through the control socket of one that runs."""
+"""An operator's commands for the queue: on one at rest, and through the socket of one that runs."""
 
 import asyncio
 import json
@@ -17,6 +17,7 @@ from mailserver.mail.address import parse_mailbox
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.pool import Busy, Pool
 from mailserver.queue.spool import Spool
+from mailserver.server.asking import ask
 from mailserver.transport.driver import Connections
 from mailserver.transport.listener import Peer
 from mailserver.transport.session import Then
@@ -215,7 +216,8 @@ def through_a_socket(spool, path, request):
         peer = Peer("unix", 0, os.getuid(), secure=False)
         server = await asyncio.get_running_loop().create_unix_server(lambda: make(peer), path)
         try:
-            return await asyncio.to_thread(control.ask, path, request)
+            line = msgspec.json.encode(request) + b"\n"
+            return msgspec.json.decode(await ask(path, line, control.PATIENCE), type=Answer)
         finally:
             server.close()
             await connections.wait_empty()
@@ -241,13 +243,8 @@ def test_a_request_that_is_too_long_is_answered(spool, memory_path):
 
 def test_nobody_at_the_socket(memory_path):
     path = str(memory_path / "s")
-    with pytest.raises(control.NobodyThere):
-        control.ask(path, Request("list"))
-
-
-def test_a_path_that_no_socket_can_have(tmp_path):
-    with pytest.raises(control.NobodyThere):
-        control.ask(str(tmp_path / ("long" * 40)), Request("list"))
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(ask(path, b"{}\n", control.PATIENCE))
 
 
 def test_a_server_that_goes_away(memory_path):
@@ -258,7 +255,7 @@ def test_a_server_that_goes_away(memory_path):
             writer.close()
 
         async with await asyncio.start_unix_server(gone, path):
-            with pytest.raises(control.Broken):
-                await asyncio.to_thread(control.ask, path, Request("list"))
+            with pytest.raises(ConnectionResetError):
+                await ask(path, b"{}\n", control.PATIENCE)
 
     asyncio.run(serve())

@@ -7,7 +7,9 @@ import pytest
 import serving
 from click.testing import CliRunner
 
+from mailserver.cli.idle import idle_state
 from mailserver.cli.program import program
+from mailserver.config.load import load
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.queue.spool import Spool
@@ -66,6 +68,8 @@ def test_a_queue_at_rest(site):
         ["M2", "waiting"],
     ]
     assert "joe@far.test" in done(site, "queue", "show", "M1")
+    with idle_state(load(str(site.config))):  # a look needs nobody to be away
+        assert done(site, "queue", "destinations") == ""
     assert done(site, "queue", "hold", "M1", "M2") == "2 messages held\n"
     assert json.loads(done(site, "queue", "release", "M1", "--json")) == {"done": 1}
     assert done(site, "queue", "retry", "--all") == "1 message tried now\n"  # held ones stay held
