@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import smtplib
@@ -67,9 +68,16 @@ def test_it_ends_with_the_server(begun: Begun) -> None:
     assert begun.server.events("console-died") == []
 
 
+def _descriptors(pid: int) -> Iterator[str]:
+    """What a process has open; it may close some of it meanwhile."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
 def test_it_holds_no_port_of_the_mail(begun: Begun) -> None:
     """A listener that a reload takes away is closed everywhere."""
-    links = {os.readlink(f"/proc/{begun.console}/fd/{fd}") for fd in os.listdir(f"/proc/{begun.console}/fd")}
+    links = set(_descriptors(begun.console))
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table][1:]
     inodes = {
