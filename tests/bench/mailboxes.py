@@ -6,15 +6,12 @@ no server has to read a message to know its size.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import shutil
 import time
 
 _SUBDIRECTORIES = ("tmp", "new", "cur")
 _LINE = b"The quick brown fox jumps over the lazy dog while the mail is on its way home.\n"
-_GROWN = 65536  # octets of a directory that has held many names: made anew, or the next scan pays for it
 
 _counter = itertools.count()
 
@@ -58,17 +55,15 @@ def fill(path: str, count: int, octets: int, owner: Owner | None) -> list[int]:
     return sizes
 
 
-def empty(path: str, owner: Owner | None) -> None:
-    """Remove every message and everything a server keeps beside them (indexes, Trash)."""
-    for entry in list(os.scandir(path)) if os.path.isdir(path) else []:
-        if entry.name in _SUBDIRECTORIES and os.stat(entry.path).st_size < _GROWN:
-            for name in os.listdir(entry.path):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(entry.path, name))
-        elif entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            os.unlink(entry.path)
+def empty(path: str, aside: str, owner: Owner | None) -> None:
+    """Put every message, and everything a server keeps beside them (indexes, Trash), into `aside`.
+
+    Nothing is removed before the run is over: ext4 without a journal looks at each inode that was freed in the
+    last minutes before it makes a file, which cost whoever came next up to two thirds of its messages a second.
+    """
+    if os.path.isdir(path) and os.listdir(path):
+        os.makedirs(aside, exist_ok=True)
+        os.rename(path, os.path.join(aside, str(next(_counter))))
     make(path, owner)
 
 

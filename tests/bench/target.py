@@ -178,7 +178,7 @@ class Target:
         """Empty mailboxes, written back: no target pays for the one before it."""
         self.settle()
         for number in numbers:
-            mailboxes.empty(self.maildir(number), self.owner)
+            mailboxes.empty(self.maildir(number), os.path.join(self.state, "aside"), self.owner)
         os.sync()
 
     def settle(self, seconds: float = 60.0) -> None:
