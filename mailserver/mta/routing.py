@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 from mailserver import maillog
 from mailserver.directory import Directory, Domain, Unavailable, names
@@ -35,6 +35,7 @@ from mailserver.mta.route import (
     TROUBLE,
     UNKNOWN,
     Asker,
+    Leaves,
     Local,
     Route,
     Rule,
@@ -98,18 +99,43 @@ class Routing:
         witness: Witness | None = None,
     ) -> Route:
         """Decide about one recipient of a message that says it has `size` octets (0: it does not say)."""
+        found = self.decide(path, size, asker, witness)
+        return found if isinstance(found, tuple) else await found
+
+    def decide(
+        self,
+        path: Address | Postmaster | Foreign,
+        size: int,
+        asker: Asker = ANYBODY,
+        witness: Witness | None = None,
+    ) -> Route | Awaitable[Route]:
+        """The same, at once where no mailbox has a limit: what fills one is counted in a thread."""
         try:
             found = self._decide(path, asker, witness)
-            if isinstance(found, Reply):
+            if isinstance(found, Reply) or not any(
+                isinstance(place, Local) and (witness is not None or any(place.quota)) for place in found
+            ):
                 return found
+            return self._with_room(path, found, size, witness)
+        except Unavailable as error:
+            maillog.count("routing.unavailable")
+            maillog.event("unavailable", file=error.file, reason=error.reason)
+        except OSError as error:
+            maillog.event("routing-failed", recipient=path, error=error.strerror)
+        return _trouble(path, witness)
+
+    async def _with_room(
+        self,
+        path: Address | Postmaster | Foreign,
+        found: tuple[Local | Leaves, ...],
+        size: int,
+        witness: Witness | None,
+    ) -> Route:
+        try:
             for place in found:
                 if isinstance(place, Local) and await self._is_full(place, size, witness):
                     return OVER_QUOTA
             return found
-        except Unavailable as error:
-            maillog.count("routing.unavailable")
-            maillog.event("unavailable", file=error.file, reason=error.reason)
-            return _trouble(path, witness)
         except Busy:
             return BUSY
         except OSError as error:

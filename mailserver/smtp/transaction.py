@@ -43,7 +43,9 @@ _DIGITS = re.compile(r"[0-9]{1,20}")
 class Router(Protocol):
     """Where mail for an address goes; `mta.routing.Routing`, or a table in a test."""
 
-    def route(self, path: Address | Postmaster | Foreign, size: int, asker: Asker) -> Awaitable[Route]: ...
+    def decide(
+        self, path: Address | Postmaster | Foreign, size: int, asker: Asker
+    ) -> Route | Awaitable[Route]: ...
 
 
 class Chunk(NamedTuple):
@@ -223,7 +225,9 @@ class Transaction:
     ) -> Reply:
         assert self._envelope is not None
         may_relay = self._submitting is not None and self._submitting.submitter is not None
-        route = await self._router.route(target, self._size, Asker(self._envelope.sender, may_relay))
+        route = self._router.decide(target, self._size, Asker(self._envelope.sender, may_relay))
+        if not isinstance(route, tuple):
+            route = await route
         if isinstance(route, Reply):
             return route
         address = target if isinstance(target, Address) else _named(route)
