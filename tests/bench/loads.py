@@ -19,6 +19,7 @@ from sink import Sink
 from target import DOMAIN, PASSWORD, Target, TargetFailed, Unavailable, user, wait_until
 
 PATIENCE = 30.0  # seconds without a new message until what is missing counts as lost
+GLANCE = 0.02  # seconds between looks at what has come: looking costs a core, which is the target's to have
 ELSEWHERE = "sink.test"  # a domain of nobody here
 _SPREAD = 10  # mailboxes, each with a generator of its own
 _CLIENT_PROCESSES = 2  # of a POP3 load: one core must not be its limit
@@ -132,7 +133,8 @@ def _keep_waiting(present: Callable[[], int], wanted: int) -> int:
     seen = -1
     while (now := present()) < wanted and now > seen:
         seen = now
-        wait_until(lambda before=now: present() > before, PATIENCE)  # type: ignore[misc]
+        time.sleep(GLANCE)
+        wait_until(lambda before=now: present() > before, PATIENCE, GLANCE)  # type: ignore[misc]
     return now
 
 
