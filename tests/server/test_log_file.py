@@ -1,13 +1,26 @@
-"""Where log lines may go."""
+"""Where log lines go, and when."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mailserver import maillog
+
+STALLED = """
+from mailserver import maillog
+log = maillog.open_log(None)
+log.start()
+for number in range(maillog.PENDING + 10_000):
+    maillog.event("tick", number=number)
+print("went on", flush=True)
+log.close()
+"""
 
 
 @pytest.mark.parametrize("kind", ["pipe", "program", "device"])
@@ -27,3 +40,68 @@ def test_a_log_is_a_regular_file_that_nobody_runs(tmp_path: Path, kind: str) -> 
         os.close(reader)
     if kind == "program":
         assert path.read_text() == "#!/bin/sh\n"
+
+
+@pytest.fixture
+def busy_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[maillog.MailLog]:
+    """A log that has just written a line, and would gather for ever what comes now."""
+    monkeypatch.setattr(maillog, "GATHER", 1000.0)
+    log = maillog.MailLog(str(tmp_path / "log"))
+    log.start()
+    log.line("first\n")
+    while not (tmp_path / "log").read_text():
+        pass
+    yield log
+    log.close()
+
+
+def test_lines_of_a_busy_time_are_written_together(busy_log: maillog.MailLog, tmp_path: Path) -> None:
+    busy_log.line("second\n")
+    busy_log.line("third\n")
+    assert (tmp_path / "log").read_text() == "first\n"
+    busy_log.flush()
+    assert (tmp_path / "log").read_text() == "first\nsecond\nthird\n"
+
+
+def test_a_log_that_is_closed_does_not_wait(busy_log: maillog.MailLog, tmp_path: Path) -> None:
+    busy_log.line("second\n")
+    busy_log.close()
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
+
+
+def test_a_reader_that_stalls_stops_nobody() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STALLED], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"went on\n"
+        lines = process.stderr.read().decode().splitlines()
+    dropped = [int(line.rpartition("=")[2]) for line in lines if " event=log-dropped " in line]
+    ticks = len(lines) - len(dropped)
+    assert dropped and ticks + sum(dropped) == maillog.PENDING + 10_000
+    assert "event=tick number=0" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (7, "7"),
+        (True, "True"),
+        ("a@b.test", "a@b.test"),
+        ("", '""'),
+        ("a b", '"a b"'),
+        ("a=b", '"a=b"'),
+        ('"\\', '"\\"\\\\"'),
+        ("\n event=forged", '"\\u000a event=forged"'),
+        ("\udcff", '"\\udcff"'),
+        ("grün", '"grün"'),
+    ],
+)
+def test_values_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object, written: str
+) -> None:
+    log = maillog.MailLog(str(tmp_path / "log"))
+    monkeypatch.setattr(maillog, "_log", log)
+    maillog.event("tried", the_value=value, nothing=None)
+    log.close()
+    assert (tmp_path / "log").read_text().split(" ", 1)[1] == f"event=tried the-value={written}\n"
