@@ -1,8 +1,8 @@
 """Small files, read whole and parsed, kept in memory for as long as the file is what it was.
 
-Each look-up costs one stat; a file that appeared, changed or vanished counts at once, and nothing is ever
-listed. Absent files are not remembered, so guessing names evicts nobody. Safe to use from several threads.
-Not here: what the files mean.
+Each look-up costs one stat, of a file or of a directory; what appeared, changed or vanished counts at once,
+and nothing is ever listed. Absent files are not remembered, so guessing names evicts nobody. Safe to use from
+several threads. Not here: what the files mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from mailserver import maillog
 from mailserver.directory.entries import Malformed, Unavailable
@@ -26,38 +27,47 @@ _SETTLED_NS = 2_000_000_000
 Signature = tuple[int, int, int, int]
 
 
-class _Entry(NamedTuple, Generic[C, V]):
+@dataclass(slots=True)
+class _Entry(Generic[C, V]):
     signature: Signature | None
-    settled: bool  # the signature can be trusted: it was not fresh when the file was read
+    settled: bool  # the signature can be trusted: it was not fresh when the value was made
     context: C | None
     value: V | None
     fault: str | None
 
 
-class Files(Generic[C, V]):
-    """Values parsed from files by `parse(path, data, context)`, which raises Malformed.
+class Kept(Generic[C, V]):
+    """Values made by `make(path, found, context)` of what is at a path; `found` is its stat.
 
-    At most `entries` to twice as many are kept: when the young generation is full it becomes the old one,
-    and what is asked for moves from the old to the young. So the busy ones stay, without bookkeeping.
+    `make` raises Malformed or OSError. At most `entries` to twice as many values are kept: when the young
+    generation is full it becomes the old one, and what is asked for moves from the old to the young. So the
+    busy ones stay, without bookkeeping.
     """
 
-    def __init__(self, parse: Callable[[str, bytes, C], V], *, octets: int, entries: int = 8192) -> None:
-        self._parse = parse
-        self._octets = octets
+    def __init__(self, make: Callable[[str, os.stat_result, C], V], *, entries: int = 8192) -> None:
+        self._make = make
         self._entries = entries
         self._young: dict[str, _Entry[C, V]] = {}
         self._old: dict[str, _Entry[C, V]] = {}
 
-    def get(self, path: str, context: C) -> V | None:
-        """The value of the file at `path`, or None if there is no such file. Raises Unavailable.
+    def __contains__(self, path: str) -> bool:
+        """Whether something was at `path` when it was asked for last, and is not forgotten."""
+        return path in self._young or path in self._old
 
-        A value is kept for the very `context` it was parsed with.
+    def get(self, path: str, context: C) -> V | None:
+        """The value of what is at `path`, or None if nothing is. Raises Unavailable.
+
+        A value is kept for the very `context` it was made with.
         """
+        before = time.time_ns()
         entry = self._young.get(path) or self._recall(path)
         try:
-            found = os.stat(path)
+            found = os.lstat(path)  # says by itself what is no link, and what is not there
+            if stat.S_ISLNK(found.st_mode):
+                found = self._behind(path)
         except FileNotFoundError:
-            self._absent(path)
+            self._young.pop(path, None)
+            self._old.pop(path, None)
             return None
         except OSError as error:
             raise self.unavailable(path, reason(error)) from error
@@ -67,7 +77,7 @@ class Files(Generic[C, V]):
             or entry.context is not context
             or entry.signature != _signature(found)
         ):
-            entry = self._read(path, found, context)
+            entry = self._renew(path, found, context, before)
         if entry.fault is not None:
             raise Unavailable(path, entry.fault)
         return entry.value
@@ -77,19 +87,21 @@ class Files(Generic[C, V]):
         self._refuse(path, _Entry(None, False, None, None, reason))
         return Unavailable(path, reason)
 
-    def _read(self, path: str, found: os.stat_result, context: C) -> _Entry[C, V]:
-        before = time.time_ns()
+    def _behind(self, path: str) -> os.stat_result:
         try:
-            if not stat.S_ISREG(found.st_mode):  # never opened: a device could act on it
-                raise Malformed("expected a regular file")
-            data, found = read(path, self._octets)
-            value = self._parse(path, data, context)
+            return os.stat(path)
+        except FileNotFoundError:  # the target may be on a disk that is not mounted now
+            raise self.unavailable(path, "a symbolic link to nothing") from None
+
+    def _renew(self, path: str, found: os.stat_result, context: C, before: int) -> _Entry[C, V]:
+        signature, settled = _signature(found), _is_settled(found, before)
+        try:
+            value = self._make(path, found, context)
         except Malformed as error:
-            settled = _is_settled(found, before)
-            return self._refuse(path, _Entry(_signature(found), settled, context, None, str(error)))
+            return self._refuse(path, _Entry(signature, settled, context, None, str(error)))
         except OSError as error:  # may pass without the file changing: read again at the next look-up
-            return self._refuse(path, _Entry(_signature(found), False, None, None, reason(error)))
-        return self._keep(path, _Entry(_signature(found), _is_settled(found, before), context, value, None))
+            return self._refuse(path, _Entry(signature, False, None, None, reason(error)))
+        return self._keep(path, _Entry(signature, settled, context, value, None))
 
     def _refuse(self, path: str, entry: _Entry[C, V]) -> _Entry[C, V]:
         known = self._young.get(path) or self._old.get(path)
@@ -97,12 +109,6 @@ class Files(Generic[C, V]):
             maillog.event("directory-unavailable", file=path, reason=entry.fault)
             maillog.count("directory.unavailable")
         return self._keep(path, entry)
-
-    def _absent(self, path: str) -> None:
-        self._young.pop(path, None)
-        self._old.pop(path, None)
-        if os.path.islink(path):  # its target may be on a disk that is not mounted now
-            raise self.unavailable(path, "a symbolic link to nothing")
 
     def _recall(self, path: str) -> _Entry[C, V] | None:
         entry = self._old.get(path)
@@ -115,22 +121,33 @@ class Files(Generic[C, V]):
         return entry
 
 
-def read(path: str, octets: int) -> tuple[bytes, os.stat_result]:
-    """A regular file's content, and the state it had when reading began.
+class Files(Kept[C, V]):
+    """Values parsed by `parse(path, data, context)`, which raises Malformed, of files up to `octets`."""
 
-    Raises Malformed for anything but a regular file, and above `octets`; OSError. A pipe cannot hang it.
+    def __init__(self, parse: Callable[[str, bytes, C], V], *, octets: int, entries: int = 8192) -> None:
+        def make(path: str, found: os.stat_result, context: C) -> V:
+            if not stat.S_ISREG(found.st_mode):  # never opened: a device could act on it
+                raise Malformed("expected a regular file")
+            return parse(path, read(path, octets), context)
+
+        super().__init__(make, entries=entries)
+
+
+def read(path: str, octets: int) -> bytes:
+    """A regular file's content. A pipe cannot hang it.
+
+    Raises Malformed for anything but a regular file, and above `octets`; OSError.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Malformed("expected a regular file")
         data = b""
         while block := os.read(fd, octets + 1 - len(data)):
             data += block
         if len(data) > octets:
             raise Malformed(f"expected at most {octets} octets")
-        return data, found
+        return data
     finally:
         os.close(fd)
 
@@ -145,5 +162,6 @@ def _signature(found: os.stat_result) -> Signature:
 
 
 def _is_settled(found: os.stat_result, before: int) -> bool:
-    # Also false while the file's times are ahead of our clock: then every look-up reads the file again.
+    # A change that `found` does not show came after `before`, so it leaves other times. Also false while the
+    # times are ahead of our clock: then every look-up reads the file again.
     return max(found.st_mtime_ns, found.st_ctime_ns) < before - _SETTLED_NS

@@ -79,8 +79,7 @@ def create(path: str, content: bytes, exists: str) -> None:
 
 def content(path: str, octets: int) -> bytes:
     """A file's content as it is now. Raises Malformed for no regular file or a larger one, OSError."""
-    data, _ = cache.read(path, octets)
-    return data
+    return cache.read(path, octets)
 
 
 def rewrite(path: str, content: bytes) -> None:

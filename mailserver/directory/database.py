@@ -1,6 +1,6 @@
 """The directory database under `config/domains`: look-ups while mail flows, and changes by operators.
 
-Look-ups cost a few stats, no listing, and nothing at the start, however many users there are. Names from
+Look-ups cost a stat or two, no listing, and nothing at the start, however many users there are. Names from
 clients become paths here and only here, by way of `names.encode`. Not here: the forms of the files
 (`domains`, `users`, `aliases`), the order of user, alias and catch-all (`mta.routing`).
 """
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from mailserver.directory import aliases, changes, domains, names, users
-from mailserver.directory.cache import Files, reason
+from mailserver.directory.cache import Files, Kept
 from mailserver.directory.entries import Domain, Exists, Missing, User
 from mailserver.mail.address import Address, AddressError, canonical_domain, display_domain, fold_local
 from mailserver.mail.quota import Quota
@@ -34,6 +34,7 @@ class Directory:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._directories = Kept(_has_settings)
         self._domains = Files(_parse_domain, octets=domains.MOST_OCTETS)
         self._users = Files(_parse_user, octets=users.MOST_OCTETS)
         self._aliases = Files(_parse_alias, octets=aliases.MOST_OCTETS)
@@ -43,33 +44,30 @@ class Directory:
     def domain(self, name: str) -> Domain | None:
         """The domain `name`, in A-labels or U-labels, or None if it is not ours. Raises Unavailable."""
         try:
-            name = canonical_domain(name)
+            places = _places(self.root, canonical_domain(name))
         except AddressError:
             return None
-        for spelling in _spellings(name):
-            directory = f"{self.root}/{spelling}"
-            settings = f"{directory}/{domains.FILE}"
-            plain = _plain_domain(name, directory)
-            # Mostly there are no settings, and access() says so at a third of a stat's price.
-            if os.access(settings, os.F_OK, follow_symlinks=False) and (
-                ours := self._domains.get(settings, plain)
-            ):
+        for plain in places:
+            if (ours := self._domain_at(plain)) is not None:
                 return ours
-            if self._is_directory(directory):
-                return plain
-        if not self._is_directory(self.root):  # not one domain there: rather a disk that is missing
+        if self._directories.get(self.root, None) is None:  # rather a disk that is missing
             raise self._domains.unavailable(self.root, "no such directory")
         return None
 
-    def user(self, domain: str, local: str) -> User | None:
-        """The user `local` of `domain`, enabled or not, or None. Raises Unavailable."""
-        if (ours := self.domain(domain)) is None or (path := _path(ours, USERS, local)) is None:
+    def user(self, domain: str | Domain, local: str) -> User | None:
+        """The user `local` of `domain`, enabled or not, or None. Raises Unavailable.
+
+        Who has just looked the domain up gives that, and it is not looked up again.
+        """
+        ours = self.domain(domain) if isinstance(domain, str) else domain
+        if ours is None or (path := _path(ours.directory, USERS, local)) is None:
             return None
         return self._users.get(path, ours)
 
-    def alias(self, domain: str, local: str) -> tuple[Address, ...] | None:
+    def alias(self, domain: str | Domain, local: str) -> tuple[Address, ...] | None:
         """The targets of the alias `local` of `domain`, at least one, or None. Raises Unavailable."""
-        if (ours := self.domain(domain)) is None or (path := _path(ours, ALIASES, local)) is None:
+        ours = self.domain(domain) if isinstance(domain, str) else domain
+        if ours is None or (path := _path(ours.directory, ALIASES, local)) is None:
             return None
         return self._aliases.get(path, ours)
 
@@ -156,15 +154,18 @@ class Directory:
         files = listed(f"{self._existing(domain).directory}/{kind}")
         return (key for _, key in files if key is not None)
 
-    def _is_directory(self, path: str) -> bool:
-        try:
-            return stat.S_ISDIR(os.stat(path).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            if os.path.islink(path):
-                raise self._domains.unavailable(path, "a symbolic link to nothing") from None
-            return False
-        except OSError as error:
-            raise self._domains.unavailable(path, reason(error)) from error
+    def _domain_at(self, plain: Domain) -> Domain | None:
+        """The domain in a directory, at one stat: of its settings, or of the directory if it has none.
+
+        The directory's times tell whether settings came; of settings that are there, it says nothing.
+        """
+        settings = f"{plain.directory}/{domains.FILE}"
+        if settings in self._domains and (ours := self._domains.get(settings, plain)):
+            return ours
+        has_settings = self._directories.get(plain.directory, None)
+        if has_settings and (ours := self._domains.get(settings, plain)):
+            return ours
+        return None if has_settings is None else plain
 
     def _create(self, address: Address, kind: str, content: bytes) -> None:
         ours = self._existing(address.domain)
@@ -176,7 +177,7 @@ class Directory:
     def _locked(self, address: Address, kind: str) -> Iterator[str]:
         """The path of an entry that is there, while nobody else changes it."""
         ours = self._existing(address.domain)
-        path = _path(ours, kind, address.local)
+        path = _path(ours.directory, kind, address.local)
         with changes.locked(ours.directory, f"no domain {ours.name}"):
             if path is None or not os.path.lexists(path):
                 raise Missing(f"no {_WORDS[kind]} {address}")
@@ -209,15 +210,24 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _plain_domain(name: str, directory: str) -> Domain:
-    return Domain(name, directory)
+def _places(root: str, name: str) -> tuple[Domain, ...]:
+    """The domain at each place where it may be, as it is without settings."""
+    return tuple(Domain(name, f"{root}/{spelling}") for spelling in _spellings(name))
 
 
-def _path(ours: Domain, kind: str, local: str) -> str | None:
+@lru_cache(maxsize=8192)
+def _path(directory: str, kind: str, local: str) -> str | None:
     try:
-        return f"{ours.directory}/{kind}/{names.encode(fold_local(local))}"
+        return f"{directory}/{kind}/{names.encode(fold_local(local))}"
     except ValueError:
         return None
+
+
+def _has_settings(directory: str, found: os.stat_result, _: None) -> bool | None:
+    """None for what is no directory."""
+    if not stat.S_ISDIR(found.st_mode):
+        return None
+    return os.access(f"{directory}/{domains.FILE}", os.F_OK, follow_symlinks=False)
 
 
 def _parse_domain(path: str, data: bytes, plain: Domain) -> Domain:

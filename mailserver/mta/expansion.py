@@ -72,7 +72,7 @@ class Expansion:
 
     def _follow(self, address: Address, alias: Address | None) -> Reply | None:
         """Add the places of `address`, to which `alias` led; a Reply if it has none."""
-        key = Address(fold_local(address.local), address.domain)
+        key = _key(address)
         if key in self._seen:
             self._tried(Rule.CIRCLE, key, "was met before", True)
             return None
@@ -86,13 +86,12 @@ class Expansion:
             return self._lead_away(address, alias)
         if alias is None and self._rules.forwarding is not None and is_rewritten(address.local):
             return self._lead_back(address, self._rules.forwarding)
-        for candidate in self._candidates(domain, address.local):
-            name = Address(fold_local(candidate[1]), candidate[0].name)
-            user = self._directory.user(name.domain, name.local)
+        for ours, name in self._candidates(domain, key):
+            user = self._directory.user(ours, name.local)
             if user is not None:
-                return self._add(candidate[0], user)
+                return self._add(ours, name, user)
             self._tried(Rule.USER, name, "there is none")
-            targets = self._directory.alias(name.domain, name.local)
+            targets = self._directory.alias(ours, name.local)
             if targets is not None:
                 self._tried(Rule.ALIAS, name, "leads on", True, targets)
                 return self._follow_all(name, targets)
@@ -127,20 +126,19 @@ class Expansion:
         self._asker = self._asker._replace(may_relay=True)
         return self._follow(original, None)
 
-    def _candidates(self, domain: Domain, local: str) -> Iterator[tuple[Domain, str]]:
-        yield domain, local
+    def _candidates(self, domain: Domain, key: Address) -> Iterator[tuple[Domain, Address]]:
+        yield domain, key
         delimiter, default_domain = self._rules.delimiter, self._rules.default_domain
-        untagged = local.partition(delimiter)[0] if delimiter else ""
-        if untagged and untagged != local:
-            yield domain, untagged
+        untagged = key.local.partition(delimiter)[0] if delimiter else ""
+        if untagged and untagged != key.local:
+            yield domain, Address(untagged, domain.name)
         # RFC 5321 §4.5.1: postmaster is accepted in every domain
-        if fold_local(untagged or local) == "postmaster" and default_domain:
+        if (untagged or key.local) == "postmaster" and default_domain:
             default = self._directory.domain(default_domain)
             if default is not None and default.name != domain.name:
-                yield default, "postmaster"
+                yield default, Address("postmaster", default.name)
 
-    def _add(self, domain: Domain, user: User) -> Reply | None:
-        address = Address(user.local, user.domain)
+    def _add(self, domain: Domain, address: Address, user: User) -> Reply | None:
         self._tried(Rule.USER, address, "is one", user.enabled)
         if not user.enabled:
             self._tried(Rule.ENABLED, address, "is disabled", True)
@@ -166,7 +164,7 @@ class Expansion:
         for rule, target in self._last_resorts(domain):
             if target is None:
                 self._tried(rule, address, _NO_LAST_RESORT[rule])
-            elif Address(fold_local(target.local), target.domain) in self._seen:
+            elif _key(target) in self._seen:
                 self._tried(rule, address, "was asked about before")
             else:
                 self._tried(rule, address, "gets it", True, (target,))
@@ -189,6 +187,11 @@ class Expansion:
     ) -> None:
         if self._witness is not None:
             self._witness(Tried(rule, subject, found, decides, leads_to))
+
+
+def _key(address: Address) -> Address:
+    local = fold_local(address.local)
+    return address if local == address.local else Address(local, address.domain)
 
 
 def _catch_all(domain: Domain, text: str) -> Address:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Awaitable, Iterator
+from functools import lru_cache
 
 from mailserver import maillog
 from mailserver.directory import Directory, Domain, Unavailable, names
@@ -54,10 +55,10 @@ class Mailboxes:
         self.root = root
 
     def of_domain(self, domain: Domain) -> str:
-        return domain.maildirs or os.path.join(self.root, domain.name)
+        return _of_domain(self.root, domain.name, domain.maildirs)
 
     def of(self, domain: Domain, local: str) -> Maildir:
-        return Maildir(os.path.join(self.of_domain(domain), names.encode(fold_local(local))))
+        return Maildir(_path(self.root, domain.name, domain.maildirs, local))
 
     def every(self, directory: Directory) -> Iterator[str]:
         """The path of every user's mailbox, there or not; domains that cannot be read are left out."""
@@ -112,11 +113,12 @@ class Routing:
         """The same, at once where no mailbox has a limit: what fills one is counted in a thread."""
         try:
             found = self._decide(path, asker, witness)
-            if isinstance(found, Reply) or not any(
-                isinstance(place, Local) and (witness is not None or any(place.quota)) for place in found
-            ):
+            if isinstance(found, Reply):
                 return found
-            return self._with_room(path, found, size, witness)
+            for place in found:
+                if isinstance(place, Local) and (witness is not None or any(place.quota)):
+                    return self._with_room(path, found, size, witness)
+            return found
         except Unavailable as error:
             maillog.count("routing.unavailable")
             maillog.event("unavailable", file=error.file, reason=error.reason)
@@ -189,12 +191,12 @@ class Routing:
         return full
 
     def _decide(self, path: Address | Postmaster | Foreign, asker: Asker, witness: Witness | None) -> Route:
+        if isinstance(path, Address):
+            return self._expand(path, asker, witness)
         if isinstance(path, Foreign):
             if witness is not None:
                 witness(Tried(Rule.RELAY, path, "asks for another host", True))
             return RELAY_DENIED
-        if not isinstance(path, Postmaster):
-            return self._expand(path, asker, witness)
         postmaster = self.postmaster()
         if witness is not None:
             found = "there is none" if postmaster is None else "is that of this domain"
@@ -203,6 +205,15 @@ class Routing:
 
     def _expand(self, address: Address, asker: Asker, witness: Witness | None = None) -> Route:
         return Expansion(self._rules, asker, witness).of(address)
+
+
+def _of_domain(root: str, domain: str, maildirs: str | None) -> str:
+    return maildirs or os.path.join(root, domain)
+
+
+@lru_cache(maxsize=8192)
+def _path(root: str, domain: str, maildirs: str | None, local: str) -> str:
+    return os.path.join(_of_domain(root, domain, maildirs), names.encode(fold_local(local)))
 
 
 def _trouble(path: Address | Postmaster | Foreign, witness: Witness | None) -> Reply:

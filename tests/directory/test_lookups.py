@@ -123,6 +123,58 @@ def test_domain_settings_count_for_its_users_at_once(tree: Tree, later: None) ->
     assert quota("bob") == Quota(5 << 20, 0)
 
 
+def test_settings_put_in_place_by_any_means_count_at_once(tree: Tree, later: None, tmp_path: Path) -> None:
+    settings, other = tree.root / "example.org/domain.toml", tmp_path / "other.toml"
+    other.write_text('maildirs = "/srv/mail"')
+    for put in (
+        lambda: os.link(other, settings),
+        lambda: settings.symlink_to(other),
+        lambda: os.rename(other, settings),
+    ):
+        for _ in range(2):
+            assert tree.directory.domain("example.org") == Domain("example.org", str(settings.parent))
+        put()
+        for _ in range(2):
+            domain = tree.directory.domain("example.org")
+            assert domain and domain.maildirs == "/srv/mail"
+        settings.unlink()
+
+
+def test_another_directory_in_place_of_a_domains_counts_at_once(tree: Tree, later: None) -> None:
+    tree.write("spare/domain.toml", 'maildirs = "/srv/spare"')
+    os.mkdir(tree.root / "bare")
+    domain = tree.root / "example.net"
+
+    def maildirs() -> str | None:
+        ours = [tree.directory.domain("example.net") for _ in range(2)]
+        assert ours[0] and ours[0] == ours[1]
+        return ours[0].maildirs
+
+    domain.symlink_to("bare")
+    assert maildirs() is None
+    domain.unlink()
+    domain.symlink_to("spare")
+    assert maildirs() == "/srv/spare"
+    domain.unlink()
+    (tree.root / "bare").rename(domain)
+    assert maildirs() is None
+    domain.rename(tree.root / "bare")
+    assert tree.directory.domain("example.net") is None
+    (tree.root / "spare").rename(domain)
+    assert maildirs() == "/srv/spare"
+
+
+def test_settings_written_within_one_tick_of_the_directorys_time_count(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = (1, 1, 1, 1)
+    monkeypatch.setattr(cache, "_signature", lambda _: stopped)
+    assert tree.directory.domain("example.org")
+    tree.write("example.org/domain.toml", 'maildirs = "/srv/mail"')
+    domain = tree.directory.domain("example.org")
+    assert domain and domain.maildirs == "/srv/mail"
+
+
 # ---- cost
 
 
@@ -137,22 +189,42 @@ def test_many_users_are_never_listed(tree: Tree, monkeypatch: pytest.MonkeyPatch
     assert fresh.user("example.org", "user20000") is None
 
 
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the system calls that look at files, in order."""
+    seen: list[str] = []
+    for name in ("stat", "lstat", "access", "open", "readlink", "scandir", "listdir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, *a, _real=real, **k: (seen.append(str(path)), _real(path, *a, **k))[1]
+        )
+    return seen
+
+
 @pytest.mark.parametrize("settings", [False, True])
-def test_kept_look_up_costs_four_system_calls_at_most(
-    tree: Tree, later: None, monkeypatch: pytest.MonkeyPatch, settings: bool
+def test_kept_look_up_costs_two_system_calls(
+    tree: Tree, later: None, calls: list[str], settings: bool
 ) -> None:
     if settings:
         tree.write("example.org/domain.toml", "")
     assert tree.password() == HASH
-    calls: list[str] = []
-    for name in ("stat", "lstat", "access", "open", "fstat", "readlink"):
-        real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *a, _real=real, _name=name, **k: (calls.append(_name), _real(*a, **k))[1]
-        )
+    calls.clear()
     assert tree.password() == HASH
-    assert calls.count("open") == 0
-    assert 2 <= len(calls) <= 4
+    domain = f"{tree.root}/example.org"
+    assert calls == [f"{domain}/domain.toml" if settings else domain, f"{domain}/users/ann"]
+
+
+def test_who_gives_the_domain_has_it_not_looked_up_again(tree: Tree, later: None, calls: list[str]) -> None:
+    tree.write("example.org/aliases/team", "ann")
+    domain = tree.directory.domain("example.org")
+    assert domain
+    for _ in range(2):
+        calls.clear()
+        assert tree.directory.user(domain, "ann") is tree.directory.user("example.org", "ann")
+        assert tree.directory.alias(domain, "team") == (Address("ann", "example.org"),)
+        assert tree.directory.user(domain, "team") is None
+    users, team = f"{domain.directory}/users", f"{domain.directory}/aliases/team"
+    assert calls == [f"{users}/ann", domain.directory, f"{users}/ann", team, f"{users}/team"]
 
 
 def test_memory_is_bounded(tree: Tree, later: None) -> None:
@@ -228,7 +300,7 @@ def test_no_name_leads_out_of_its_directory(tree: Tree, monkeypatch: pytest.Monk
     tree.write("secret", HASH)
     tree.write("example.org/secret", HASH)
     touched: list[str] = []
-    for name in ("stat", "open", "access"):
+    for name in ("stat", "lstat", "open", "access"):
         real = getattr(os, name)
         monkeypatch.setattr(
             os, name, lambda p, *a, _real=real, **k: (touched.append(p), _real(p, *a, **k))[1]
@@ -349,7 +421,9 @@ def test_pipe_put_in_place_at_the_last_moment_does_not_hang(tree: Tree) -> None:
         cache.read(str(tree.root / "fifo"), 100)
 
 
-def test_symbolic_links_are_the_operators_business(tree: Tree, later: None) -> None:
+def test_symbolic_links_are_the_operators_business(
+    tree: Tree, later: None, events: list[dict[str, Any]]
+) -> None:
     users = tree.root / "example.org/users"
     (users / "bob").symlink_to("ann")
     user = tree.directory.user("example.org", "bob")
@@ -357,8 +431,12 @@ def test_symbolic_links_are_the_operators_business(tree: Tree, later: None) -> N
     (users / "ann").write_text(OTHER)
     assert tree.password("bob") == OTHER
     (users / "ann").unlink()
-    with pytest.raises(Unavailable, match="a symbolic link to nothing"):
-        tree.password("bob")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="a symbolic link to nothing"):
+            tree.password("bob")
+    assert [event["file"] for event in events] == [str(users / "bob")]
+    (users / "ann").write_text(HASH)
+    assert tree.password("bob") == HASH
 
 
 def test_missing_disk_is_no_unknown_domain(tree: Tree, tmp_path: Path) -> None:
