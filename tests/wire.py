@@ -17,7 +17,7 @@ KINDS = ("plain", "starttls", "tls", "unix")
 # What is no setting, because it is the same for everybody: how long a client in error is made to wait.
 IMPATIENT = serving.patched(
     {
-        "mailserver.smtp.server:ERROR_DELAY": 0.0,
+        "mailserver.smtp.conversation:ERROR_DELAY": 0.0,
         "mailserver.smtp.server:SMUGGLING_WAIT": 0.05,
         "mailserver.mta.guesses:Line.FREE": 1_000_000,
     }

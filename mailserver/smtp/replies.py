@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mailserver.mail.reply import Reply
-from mailserver.mta.route import TROUBLE
 
 # -- session
 
@@ -63,17 +62,3 @@ HEADER_TOO_BIG = Reply(552, "5.3.4", "Message header is too large")
 MALFORMED_HEADER = Reply(554, "5.6.0", "Malformed header: a line before the first empty one is no field")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this message is going in circles")
 FORWARDED_BEFORE = Reply(554, "5.4.6", "This message was forwarded from here before, it is going in circles")
-
-# -- what the library says on its own, by its first words
-
-_OF_LIBRARY = {
-    "500 Command line too long": LINE_TOO_LONG,
-    "500 Error: bad syntax": BAD_LINE,
-    "500 Error: command": UNRECOGNIZED,
-    "502 5.5.1 Too many": TOO_MANY_ERRORS,
-}
-
-
-def instead_of(text: str) -> Reply:
-    """Our reply instead of the library's: none of its text reaches a client."""
-    return next((reply for words, reply in _OF_LIBRARY.items() if text.startswith(words)), TROUBLE)

@@ -1,79 +1,55 @@
 """The one subclass of aiosmtpd's SMTP: it translates between a connection and a `Transaction`.
 
-From aiosmtpd it has the command loop, the verb table and the stream plumbing; every verb is answered by
-`smtp.transaction`, and no text of the library reaches a client. Three things differ from the library for
-speed: a session copies what the library would find out anew by introspection for each connection (0.12 ms
-of it), content is read in blocks instead of lines, and a reply does not wait while the client keeps up.
-Not here: decisions of any kind.
+From aiosmtpd it has a session's state, its time-out and flow control, the verb table, and how many unknown
+verbs are too many; a session copies what the library would find out anew by introspection for each
+connection (0.12 ms of it). Every verb is answered by `smtp.transaction`; no text of the library reaches a
+client, and its command loop is not run: `smtp.conversation` has a quicker one. Not here: decisions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, cast
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import BOGUS_LIMIT, SMTP
 
 from mailserver import maillog
 from mailserver.mail.reply import Reply
 from mailserver.mail.sasl import RESPONSE_OCTETS
 from mailserver.smtp import replies
 from mailserver.smtp.content import Content
+from mailserver.smtp.conversation import Answer, Conversation
 from mailserver.smtp.replies import TOO_MANY_CONNECTIONS
 from mailserver.smtp.site import Site, Timeouts
 from mailserver.smtp.submission import Submitting
 from mailserver.smtp.transaction import Chunk, Transaction
 from mailserver.transport.connections import About
+from mailserver.transport.lines import LineTooLong
 from mailserver.transport.listener import Peer
 from mailserver.transport.tls import upgrade
 
 __all__ = ["TOO_MANY_CONNECTIONS", "Session", "Site", "Timeouts"]
 
 LINE = 2048  # octets of a command; RFC 5321 §4.5.3.1.4 wants 512 and what extensions add
-READ_AHEAD = 64 * 1024  # octets of a client's input held before its connection is paused
-BLOCK = 1 << 24  # more than can be read ahead: "all there is"
-SOFT_ERRORS, HARD_ERRORS = 10, 100  # refused commands: after so many slowed down, after so many cut
-ERROR_DELAY = 1.0  # seconds, for each refused command over the soft limit
-TURN = 32  # replies to commands that came together, before other sessions have their turn
 SMUGGLING_WAIT = 10.0  # seconds for an end of data that may never come
-
-logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # the library's log; ours is maillog
-
-
-class _Gone(Exception):
-    """The connection is of no use any more."""
+_SPACE = " \t\n\r\v\f"
 
 
-class _LineLimits(dict[str, int]):
-    """The same limit for every other verb; not remembered, because clients make up verbs."""
-
-    def __missing__(self, verb: str) -> int:
-        return LINE
-
-
-_LINE_LIMITS, _SUBMISSION_LIMITS = _LineLimits(), _LineLimits(AUTH=RESPONSE_OCTETS)
-
-
-class Session(SMTP):
+class Session(Conversation, SMTP):
     """One connection."""
 
-    command_size_limit = LINE
     _template: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, site: Site, peer: Peer) -> None:
         # the library's constructor runs once, for the template
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=READ_AHEAD, loop=loop)
-        asyncio.StreamReaderProtocol.__init__(self, reader, self._cb_client_connected, loop)
         if not Session._template:
-            Session._template = _template(loop, set(vars(self)))
+            Session._template = _template(loop)
         self.__dict__.update(Session._template)
-        verbs = _LMTP_VERBS if site.policy.lmtp else _METHODS if site.submission else _SMTP_VERBS
-        self._smtp_methods = {verb: getattr(self, name) for verb, name in verbs.items()}
-        self.command_size_limits = _SUBMISSION_LIMITS if site.submission else _LINE_LIMITS
-        self.loop, self.hostname = loop, site.policy.hostname
+        self._loop = self.loop = loop
+        self._smtp_methods = _LMTP_VERBS if site.policy.lmtp else _VERBS if site.submission else _SMTP_VERBS
+        self.hostname = site.policy.hostname
         self.__ident__ = "LMTP" if site.policy.lmtp else "ESMTP"
         self._timeout_duration = site.timeouts.idle
         self.site = site
@@ -81,27 +57,32 @@ class Session(SMTP):
         self._submitting = submitting = Submitting(site.submission, peer) if site.submission else None
         self.dialogue = Transaction(site.policy, site.router, site.reception, peer.address, submitting)
         self.dialogue.secure = peer.secure
-        self._errors = self._replies = 0
-        self._silence_end = self._content_end = 0.0
-        self._draining = self._closing = self._smuggling = False
+        self._begin(Session._read_command)
+        self._chunk: Chunk | None = None
+        self._missing = self._unknown = 0
+        self._content_end = 0.0
 
     # -- connection ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        self._reset_timeout()
         self._expiry = self.loop.call_later(self.site.timeouts.session, self._expire)
         self.site.connections.add(self)
+        self._send(Reply(220, "", f"{self.hostname} {self.__ident__}"))
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
         self._expiry.cancel()
-        super().connection_lost(error)
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        self.loop.call_soon(self._bury)  # a task that was just made begins first, with what it is about
+
+    def _bury(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
         self.dialogue.reset()
         self.site.connections.discard(self)
-
-    def eof_received(self) -> bool:
-        """The client has said all it will say: answer what is still to be answered, then close."""
-        self._reader.feed_eof()
-        return not self.dialogue.secure
 
     def about(self) -> About:
         submitter = None if self._submitting is None else self._submitting.submitter
@@ -109,292 +90,235 @@ class Session(SMTP):
         user = "" if submitter is None else submitter.name
         return About(protocol, self.peer.address, user, self.dialogue.secure)
 
-    def drain(self) -> None:
-        """Stop soon: at once between messages, else after the message under way."""
-        self._draining = True
-        if self.dialogue.idle:
-            self._say_goodbye(replies.CLOSING)
+    # -- commands --------------------------------------------------------------------------------
 
-    def abort(self) -> None:
-        self._writer.transport.abort()
+    def _read_command(self) -> Answer:
+        try:
+            line = self._input.next()
+        except LineTooLong:
+            return replies.LINE_TOO_LONG
+        if line is None:
+            return None
+        line = line.rstrip(b"\r\n")
+        # octets that are no UTF-8 are kept as they came
+        verb, _, argument = line.decode("utf-8", "surrogateescape").partition(" ")
+        if not line or not verb.isascii():
+            return replies.BAD_LINE
+        verb = verb.upper()
+        if len(line) > LINE and (verb != "AUTH" or len(line) > RESPONSE_OCTETS):
+            return replies.LINE_TOO_LONG
+        method = self._smtp_methods.get(verb)
+        if method is None:
+            self._unknown += 1
+            return replies.TOO_MANY_ERRORS if self._unknown >= BOGUS_LIMIT else replies.UNRECOGNIZED
+        self._reset_timeout()
+        answer: Answer = method(self, argument.strip(_SPACE))
+        return answer
 
-    def _reset_timeout(self, duration: float | None = None) -> None:
-        """Put the end of silence off. The timer is left alone (it looks when it rings): 3 % of a message."""
-        self._silence_end = self.loop.time() + (duration or self._timeout_duration)
-        if self._timeout_handle is None or self._timeout_handle.when() > self._silence_end:
-            if self._timeout_handle is not None:
-                self._timeout_handle.cancel()
-            self._timeout_handle = self.loop.call_at(self._silence_end, self._timeout_cb)
+    def _helo(self, name: str) -> Answer:
+        return self.dialogue.hello(name, extended=False, starttls=False)
 
-    def _timeout_cb(self) -> None:
-        if self.loop.time() < self._silence_end:
-            self._timeout_handle = self.loop.call_at(self._silence_end, self._timeout_cb)
-        elif self._smuggling:
-            self._say_goodbye(replies.NO_END_OF_DATA)
-        else:
-            self._say_goodbye(replies.IDLE)
+    def _ehlo(self, name: str) -> Answer:
+        starttls = self.site.tls is not None and not self.dialogue.secure
+        return self.dialogue.hello(name, extended=True, starttls=starttls)
 
-    def _expire(self) -> None:
-        """The session's time is over; a message under way has its own time to be finished."""
-        if self.dialogue.idle or self._draining:
-            self._say_goodbye(replies.EXPIRED)
-        else:
-            self._draining = True
-            self._expiry = self.loop.call_later(self.site.timeouts.content, self._expire)
+    def _auth(self, argument: str) -> Answer:
+        return self._log_in(self.dialogue.auth(argument))
 
-    def _say_goodbye(self, reply: Reply) -> None:
-        """Close from outside the command loop; RFC 5321 §3.8 lets a server do so with 421."""
-        if not self._closing:
-            maillog.event("session-ended", peer=self.peer.address, reply=reply)
-            self._writer.write(reply.encode())
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        """Close; nothing more is read, and what was read ahead is no longer answered."""
-        self._closing = True
-        self._writer.close()
-        self._reader._buffer.clear()  # type: ignore[attr-defined]
-        self._reader.feed_eof()
-        # a client that reads nothing must not keep the closing connection for ever
-        self._expiry.cancel()
-        self._expiry = self.loop.call_later(self.site.timeouts.handshake, self.abort)
-
-    # -- replies ---------------------------------------------------------------------------------
-
-    async def push(self, status: str | bytes) -> None:
-        """Send what the library says in its own words in ours."""
-        if self._closing or not status:
-            return
-        if str(status).startswith("220 "):
-            reply = Reply(220, "", f"{self.hostname} {self.__ident__}")
-        else:
-            reply = replies.instead_of(str(status))
-        await self._send(reply)
-
-    async def _send(self, reply: Reply) -> None:
-        if reply.permanent:
-            reply = await self._count_error(reply)
-        self._replies += 1
-        if self._replies % TURN == 0:
-            await asyncio.sleep(0)
-        if self._closing:
-            raise _Gone
-        self._writer.write(reply.encode())
-        if self._writer.transport.get_write_buffer_size():
-            try:
-                await self._writer.drain()
-            except ConnectionError:
-                raise _Gone from None
-        if reply.code == 421:
-            self._hang_up()
-
-    async def _count_error(self, reply: Reply) -> Reply:
-        """Slow down, then cut off, a client that only guesses."""
-        self._errors += 1
-        if self._errors > HARD_ERRORS:
-            return replies.TOO_MANY_ERRORS
-        if self._errors > SOFT_ERRORS:
-            await asyncio.sleep(ERROR_DELAY)
+    async def _log_in(self, step: Coroutine[Any, Any, Reply]) -> Reply:
+        reply = await step
+        self._read = Session._read_response if reply.code == 334 else Session._read_command
         return reply
 
-    async def handle_exception(self, error: Exception) -> str:
-        """The unforeseen: a 451 for the client, place and kind for the log, never its text."""
-        if isinstance(error, asyncio.IncompleteReadError | _Gone):
-            self._writer.close()
-            self.transport = None  # ends the library's loop
-            return ""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "?"
-        maillog.count("smtp.unforeseen")
-        maillog.event("unforeseen", error=type(error).__name__, place=place, peer=self.peer.address)
-        self.dialogue.reset()
-        return "451"
-
-    # -- verbs -----------------------------------------------------------------------------------
-
-    async def smtp_HELO(self, hostname: str | None) -> None:
-        await self._hello(hostname, extended=False)
-
-    async def smtp_EHLO(self, hostname: str | None) -> None:
-        await self._hello(hostname, extended=True)
-
-    async def _hello(self, hostname: str | None, *, extended: bool) -> None:
-        starttls = self.site.tls is not None and not self.dialogue.secure
-        reply = self.dialogue.hello(hostname or "", extended=extended, starttls=starttls)
-        if reply.positive:
-            self.session.host_name, self.session.extended_smtp = hostname, True  # type: ignore[union-attr]
-        await self._send(reply)
-
-    async def smtp_AUTH(self, arg: str | None) -> None:
-        await self._send(reply := await self.dialogue.auth(arg or ""))
-        while reply.code == 334:
-            await self._send(reply := await self.dialogue.respond(await self._read_response()))
-
-    async def _read_response(self) -> bytes | None:
-        """A line within AUTH, without its end; None for one that is too long. Never logged."""
-        line, whole = b"", True
-        while not line.endswith(b"\n"):
-            try:
-                line = await self._reader.readuntil()
-            except asyncio.LimitOverrunError as error:
-                await self._reader.read(error.consumed)
-                whole = False
+    def _read_response(self) -> Answer:
+        """A line within AUTH. Never logged."""
+        try:
+            line = self._input.next()
+            if line is None:
+                return None
+            line = line.rstrip(b"\r\n")
+        except LineTooLong:
+            line = None
+        if line is not None and len(line) > RESPONSE_OCTETS - 2:
+            line = None
         self._reset_timeout()
-        return line.rstrip(b"\r\n") if whole and len(line) <= RESPONSE_OCTETS else None
+        return self._log_in(self.dialogue.respond(line))
 
-    async def smtp_MAIL(self, arg: str | None) -> None:
-        await self._answer("sender-refused", arg, self.dialogue.mail(arg or ""))
+    def _mail(self, argument: str) -> Answer:
+        return self._noted("sender-refused", argument, self.dialogue.mail(argument))
 
-    async def smtp_RCPT(self, arg: str | None) -> None:
-        await self._answer("recipient-refused", arg, await self.dialogue.rcpt(arg or ""))
+    def _rcpt(self, argument: str) -> Answer:
+        reply = self.dialogue.rcpt(argument)
+        if isinstance(reply, Reply):
+            return self._noted("recipient-refused", argument, reply)
+        return self._noted_later(argument, reply)
 
-    async def _answer(self, refused: str, arg: str | None, reply: Reply) -> None:
+    async def _noted_later(self, argument: str, reply: Coroutine[Any, Any, Reply]) -> Reply:
+        return self._noted("recipient-refused", argument, await reply)
+
+    def _noted(self, refused: str, argument: str, reply: Reply) -> Reply:
         if not reply.positive:
             maillog.count(refused)
-            maillog.event(refused, peer=self.peer.address, argument=(arg or "")[:300], reply=reply)
-        await self._send(reply)
+            maillog.event(refused, peer=self.peer.address, argument=argument[:300], reply=reply)
+        return reply
 
-    async def smtp_DATA(self, arg: str | None) -> None:
-        reply = replies.NO_ARGUMENT if arg else self.dialogue.data()
-        await self._send(reply)
-        if reply.code == 354 and await self._receive(self._read_data()):
-            await self._finish()
-
-    async def smtp_BDAT(self, arg: str | None) -> None:
-        """A chunk (RFC 3030). Its octets are read whatever the reply will be."""
-        chunk = self.dialogue.chunk(arg or "")
-        if isinstance(chunk, Reply):
-            await self._send(chunk)
-            self._hang_up()  # how many octets follow is unknown: what comes cannot be read as commands
-        elif not await self._receive(self._read_chunk(chunk)):
-            return
-        elif chunk.refused is not None:
-            await self._send(chunk.refused)
-        elif chunk.last:
-            content = self.dialogue.content
-            assert content is not None
-            content.finish()
-            await self._finish()
-        else:
-            await self._send(self.dialogue.chunk_done(chunk.octets))
-
-    async def smtp_RSET(self, arg: str | None) -> None:
-        if not arg:
+    def _rset(self, argument: str) -> Answer:
+        if not argument:
             self.dialogue.reset()
-        await self._send(replies.NO_ARGUMENT if arg else replies.OK)
+        return replies.NO_ARGUMENT if argument else replies.OK
 
-    async def smtp_NOOP(self, arg: str | None) -> None:
-        await self._send(replies.OK)
+    def _noop(self, _: str) -> Answer:
+        return replies.OK
 
-    async def smtp_VRFY(self, arg: str | None) -> None:
-        await self._send(replies.VRFY if arg else replies.VRFY_SYNTAX)
+    def _vrfy(self, argument: str) -> Answer:
+        return replies.VRFY if argument else replies.VRFY_SYNTAX
 
-    async def smtp_EXPN(self, arg: str | None) -> None:
-        await self._send(replies.EXPN)
+    def _expn(self, _: str) -> Answer:
+        return replies.EXPN
 
-    async def smtp_HELP(self, arg: str | None) -> None:
-        await self._send(replies.HELP)
+    def _help(self, _: str) -> Answer:
+        return replies.HELP
 
-    async def smtp_QUIT(self, arg: str | None) -> None:
-        if arg:
-            await self._send(replies.NO_ARGUMENT)
-            return
+    def _quit(self, argument: str) -> Answer:
+        if argument:
+            return replies.NO_ARGUMENT
         self.dialogue.reset()
-        await self._send(Reply(221, "2.0.0", f"{self.hostname} closing connection"))
+        self._send(Reply(221, "2.0.0", f"{self.hostname} closing connection"))
         self._hang_up()
+        return None
 
-    async def smtp_STARTTLS(self, arg: str | None) -> None:
-        if arg:
-            await self._send(replies.NO_ARGUMENT)
-            return
+    def _starttls(self, argument: str) -> Answer:
+        if argument:
+            return replies.NO_ARGUMENT
         if self.site.tls is None or self.dialogue.secure:
-            await self._send(replies.NO_TLS)
-            return
-        await self._send(replies.TLS_READY)
-        plain = cast(asyncio.Transport, self.transport)  # uvloop's is none by name
+            return replies.NO_TLS
+        return self._upgrade()
+
+    async def _upgrade(self) -> list[Reply]:
+        assert self.site.tls is not None
+        self._send(replies.TLS_READY)
+        plain = self._transport
         # RFC 3207 §4: what was pipelined after STARTTLS came in clear, perhaps from somebody else
-        self._reader._buffer.clear()  # type: ignore[attr-defined]
+        self._input.clear()
         try:
-            secure = await upgrade(plain, self, self.site.tls(), self.site.timeouts.handshake)
+            self._transport = await upgrade(plain, self, self.site.tls(), self.site.timeouts.handshake)
         except OSError as error:
             maillog.count("tls.failed")
             plain.abort()
             self.connection_lost(error)  # nobody is told of the end of a failed handshake
-            raise _Gone from None
-        self._reader._transport = self._writer._transport = secure  # type: ignore[attr-defined]
-        self.transport = secure
-        self.session.host_name, self.session.extended_smtp = None, False  # type: ignore[union-attr]
-        self.dialogue.tls_started()
+        else:
+            self._hearing = True
+            self.dialogue.tls_started()
+        return []
 
     # -- content ---------------------------------------------------------------------------------
 
-    async def _receive(self, reading: Awaitable[None]) -> bool:
-        """Read content within its time limit; False when the session is over."""
-        self._content_end = self.loop.time() + self.site.timeouts.content
-        try:
-            await reading
-        except OSError:
-            raise _Gone from None
-        return not self._closing
+    def _data(self, argument: str) -> Answer:
+        reply = replies.NO_ARGUMENT if argument else self.dialogue.data()
+        if reply.code == 354:
+            self._expect(Session._read_data)
+        return reply
 
-    async def _read_data(self) -> None:
+    def _bdat(self, argument: str) -> Answer:
+        """A chunk (RFC 3030). Its octets are read whatever the reply will be."""
+        chunk = self.dialogue.chunk(argument)
+        if isinstance(chunk, Reply):
+            self._send(chunk)
+            self._hang_up()  # how many octets follow is unknown: what comes cannot be read as commands
+            return None
+        self._chunk, self._missing = chunk, chunk.octets
+        self._expect(Session._read_chunk)
+        return self._read_chunk()
+
+    def _expect(self, read: Callable[[Session], Answer]) -> None:
+        self._read = read
+        self._content_end = self.loop.time() + self.site.timeouts.content
+
+    def _read_data(self) -> Answer:
         content = self.dialogue.content
         assert content is not None
-        while not content.ended:
-            rest = content.feed(await self._read())
+        if not content.ended:
+            block = self._take()
+            if not block:
+                return None
+            self._input.feed(content.feed(block))  # it is empty: pipelined commands stay in order
             if content.smuggling and not self._smuggling:
                 self._smuggling = True
                 self._reset_timeout(SMUGGLING_WAIT)
-            await self._spill(content)
+            if content.wants_spill:
+                return self._spill(content)
+            if not content.ended:
+                return None
         self._smuggling = False
-        if rest:
-            # The buffer is empty here: pipelined commands stay in order. The client's end may be known.
-            self._reader._buffer.extend(rest)  # type: ignore[attr-defined]
+        self._read = Session._read_command
+        return self._finish()
 
-    async def _read_chunk(self, chunk: Chunk) -> None:
+    def _read_chunk(self) -> Answer:
+        chunk = self._chunk
+        assert chunk is not None
         content = None if chunk.refused else self.dialogue.content
-        missing = chunk.octets
-        while missing:
-            block = await self._read(missing)
-            missing -= len(block)
+        while self._missing:
+            block = self._take(self._missing)
+            if not block:
+                return None
+            self._missing -= len(block)
             if content is not None:
                 content.feed(block)
-                await self._spill(content)
+                if content.wants_spill:
+                    return self._spill(content)
+        self._read = Session._read_command
+        if chunk.refused is not None:
+            return chunk.refused
+        if not chunk.last:
+            return self.dialogue.chunk_done(chunk.octets)
+        assert content is not None
+        content.finish()
+        return self._finish()
 
-    async def _spill(self, content: Content) -> None:
-        """A disk that refuses is said at the end: until then the client would hear nothing else."""
-        if content.wants_spill and (refusal := await self.site.reception.spill(content.message)):
-            content.refuse(refusal)
-
-    async def _read(self, most: int = BLOCK) -> bytes:
-        block = await self._reader.read(min(most, BLOCK))
-        if not block:
-            raise _Gone
-        if not self._smuggling:
+    def _take(self, most: int | None = None) -> bytes:
+        """Octets of content, none if there are none, or no more time."""
+        block = self._input.take(most)
+        if block and not self._smuggling:
             self._reset_timeout()
-        if self.loop.time() > self._content_end:  # a slow sender, whom the idle limit does not stop
+        if block and self.loop.time() > self._content_end:  # a slow sender, whom the idle limit does not stop
             self._say_goodbye(replies.IDLE)
-            raise _Gone
+            return b""
         return block
 
-    async def _finish(self) -> None:
-        for reply in await self.dialogue.finish():
-            await self._send(reply)
+    async def _spill(self, content: Content) -> list[Reply]:
+        """A disk that refuses is said at the end: until then the client would hear nothing else."""
+        if refusal := await self.site.reception.spill(content.message):
+            content.refuse(refusal)
+        return []
+
+    async def _finish(self) -> list[Reply]:
+        outcome = await self.dialogue.finish()
         self._reset_timeout()
-        if self._draining:
-            self._say_goodbye(replies.CLOSING)
+        return outcome
 
 
-_METHODS = {name.removeprefix("smtp_"): name for name in vars(Session) if name.startswith("smtp_")}
-_SMTP_VERBS = {verb: name for verb, name in _METHODS.items() if verb != "AUTH"}
-_LMTP_VERBS = {
-    "LHLO" if verb == "EHLO" else verb: name for verb, name in _SMTP_VERBS.items() if verb != "HELO"
+_VERBS: dict[str, Callable[[Session, str], Answer]] = {
+    "HELO": Session._helo,
+    "EHLO": Session._ehlo,
+    "STARTTLS": Session._starttls,
+    "AUTH": Session._auth,
+    "MAIL": Session._mail,
+    "RCPT": Session._rcpt,
+    "DATA": Session._data,
+    "BDAT": Session._bdat,
+    "RSET": Session._rset,
+    "NOOP": Session._noop,
+    "VRFY": Session._vrfy,
+    "EXPN": Session._expn,
+    "HELP": Session._help,
+    "QUIT": Session._quit,
 }
+_SMTP_VERBS = {verb: method for verb, method in _VERBS.items() if verb != "AUTH"}
+_LMTP_VERBS = {"LHLO" if verb == "EHLO" else verb: m for verb, m in _SMTP_VERBS.items() if verb != "HELO"}
+_OF_CONNECTION = {"_closed", "_stream_reader_wr", "_strong_reader", "_client_connected_cb", "_handle_hooks"}
 
 
-def _template(loop: asyncio.AbstractEventLoop, own: set[str]) -> dict[str, Any]:
+def _template(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
     """What the library's constructor sets, apart from what belongs to each connection's stream."""
-    built = SMTP(None, loop=loop, hostname="template", enable_SMTPUTF8=True)
-    return {name: value for name, value in vars(built).items() if name not in own}
+    built = vars(SMTP(None, loop=loop, hostname="template"))
+    return {name: value for name, value in built.items() if name not in _OF_CONNECTION}

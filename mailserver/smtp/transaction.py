@@ -9,8 +9,8 @@ Not here: sockets, aiosmtpd, asyncio, TLS (`smtp.server`); routes (`mta.routing`
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Coroutine
+from typing import Any, NamedTuple, Protocol
 
 from mailserver.mail import path
 from mailserver.mail.address import Address
@@ -197,8 +197,8 @@ class Transaction:
         self._envelope = Envelope(sender, body_8bit=body == "8BITMIME", smtputf8=utf8, ret=ret, envid=envid)
         return replies.SENDER_OK
 
-    async def rcpt(self, argument: str) -> Reply:
-        """RCPT; asks the router."""
+    def rcpt(self, argument: str) -> Reply | Coroutine[Any, Any, Reply]:
+        """RCPT; asks the router, who may have to wait."""
         if self._envelope is None:
             return replies.NO_MAIL if self.hello_name else replies.NO_HELLO
         if self.content is not None:
@@ -218,16 +218,28 @@ class Transaction:
             return replies.NEEDS_SMTPUTF8  # RFC 6531 §3.4
         if len(self._accepted) >= self.policy.recipients:
             return replies.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10
-        return await self._add(target, notify, original)
-
-    async def _add(
-        self, target: Address | Postmaster | Foreign, notify: frozenset[str], original: str | None
-    ) -> Reply:
-        assert self._envelope is not None
         may_relay = self._submitting is not None and self._submitting.submitter is not None
         route = self._router.decide(target, self._size, Asker(self._envelope.sender, may_relay))
-        if not isinstance(route, tuple):
-            route = await route
+        if isinstance(route, tuple):
+            return self._add(route, target, notify, original)
+        return self._add_later(route, target, notify, original)
+
+    async def _add_later(
+        self,
+        route: Awaitable[Route],
+        target: Address | Postmaster | Foreign,
+        notify: frozenset[str],
+        original: str | None,
+    ) -> Reply:
+        return self._add(await route, target, notify, original)
+
+    def _add(
+        self,
+        route: Route,
+        target: Address | Postmaster | Foreign,
+        notify: frozenset[str],
+        original: str | None,
+    ) -> Reply:
         if isinstance(route, Reply):
             return route
         address = target if isinstance(target, Address) else _named(route)

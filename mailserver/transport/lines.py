@@ -1,4 +1,4 @@
-"""Cuts a client's octets into lines of bounded length. Pure; not here: what a line means, or data blocks."""
+"""Cuts a client's octets into lines of bounded length. Pure; not here: what a line means."""
 
 from __future__ import annotations
 
@@ -49,6 +49,12 @@ class Lines:
         if end >= self._limit:
             raise LineTooLong
         return line.removesuffix(b"\r")
+
+    def take(self, most: int | None = None) -> bytes:
+        """Octets that are no line: all there are, or at most so many."""
+        taken = bytes(self._data[:most])
+        del self._data[:most]
+        return taken
 
     def clear(self) -> None:
         """Forget all that was taken in."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from outbound import PEOPLE, TRUSTED, Outbound
 from relay_attempts import FORMS
 
-import mailserver.smtp.server as server
+import mailserver.smtp.conversation as conversation
 from mailserver.admin.entries import Explanation
 from mailserver.admin.explain import Question, explain
 from mailserver.admin.refused import Forbidden, Refused
@@ -170,7 +170,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @example("x@other.test", "bob@example.test", True, 0)
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_explained_is_what_happens(site, monkeypatch, recipient, sender, submitted, size):
-    monkeypatch.setattr(server, "ERROR_DELAY", 0.0)
+    monkeypatch.setattr(conversation, "ERROR_DELAY", 0.0)
     assume(not (submitted and sender == "eve@elsewhere.test"))  # not hers to send from
     site.office.now = time.time()
     try:

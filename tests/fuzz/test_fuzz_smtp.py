@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from office import Office
 from torture.figures import SCALE
 
-import mailserver.smtp.server as server
+import mailserver.smtp.conversation as conversation
 from mailserver import maillog
 from mailserver.durable.commit import Job
 from mailserver.transport.driver import Connections
@@ -63,7 +63,7 @@ def converse(office: Office, data: bytes, seed: int, *, lmtp: bool, drop: bool =
     events: list[str] = []
     heard = bytearray()
 
-    async def conversation() -> None:
+    async def talk() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         session = office.session(lmtp=lmtp, message_size=SIZE_LIMIT, recipients=RECIPIENTS)
         wire = Memory(session, at_random(seed) if seed else whole)
@@ -85,10 +85,10 @@ def converse(office: Office, data: bytes, seed: int, *, lmtp: bool, drop: bool =
         assert not [task for task in left if not task.done()], "a task is left behind"
 
     with (
-        mock.patch.object(server, "ERROR_DELAY", 0.0),
+        mock.patch.object(conversation, "ERROR_DELAY", 0.0),
         mock.patch.object(maillog, "event", lambda name, /, **_: events.append(name)),
     ):
-        asyncio.run(conversation())
+        asyncio.run(talk())
     assert unhandled == []
     assert "unforeseen" not in events
     assert office.staged() == []

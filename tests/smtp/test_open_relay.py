@@ -13,7 +13,7 @@ from conversation import Memory
 from outbound import NOBODY, ROOT, Outbound
 from relay_attempts import FORMS, HERE_AFTER_ALL, attempts
 
-import mailserver.smtp.server as server
+import mailserver.smtp.conversation as conversation
 from mailserver.smtp.server import Session
 from mailserver.transport.listener import Peer
 
@@ -42,7 +42,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outbound]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_leaves(form: str, office: Outbound, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ERROR_DELAY", 0.0)
+    monkeypatch.setattr(conversation, "ERROR_DELAY", 0.0)
 
     async def converse(hello: str, session: Session) -> bytes:
         wire = Memory(session)

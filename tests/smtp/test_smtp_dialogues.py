@@ -13,6 +13,7 @@ from conversation import Cut, Dialogue, Memory, at_random, byte_by_byte, play, w
 from mail_dialogues import DIALOGUES, check_mailboxes, check_queue, given_senders, opening, protocol
 from outbound import Outbound
 
+import mailserver.smtp.conversation as conversation
 import mailserver.smtp.server as server
 from mailserver.smtp.server import Session
 from mailserver.transport.listener import Peer
@@ -41,7 +42,7 @@ def session_of(office: Outbound, dialogue: Dialogue) -> Session:
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("dialogue", DIALOGUES, ids=lambda dialogue: f"{dialogue.file}:{dialogue.name}")
 def test_in_memory(dialogue: Dialogue, cut: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ERROR_DELAY", 0.0)
+    monkeypatch.setattr(conversation, "ERROR_DELAY", 0.0)
     monkeypatch.setattr(server, "SMUGGLING_WAIT", 0.05)
     office = Outbound(memory_path, queue=dialogue.setting("queue") != "no")
     unhandled: list[dict[str, object]] = []
