@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mailserver.config.editing import EditRefused
 from mailserver.config.load import ConfigError
+from mailserver.config.refused import EditRefused
 from mailserver.directory.entries import Exists, Malformed, Missing, Unavailable
 from mailserver.mail.address import AddressError
 from mailserver.pool import Busy

@@ -11,19 +11,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 import mailserver
 from mailserver.admin.refused import EXPECTED
-from mailserver.cli.check import check
-from mailserver.cli.commands import all_commands
-from mailserver.cli.console.command import console
-from mailserver.cli.init import init
-from mailserver.cli.sendmail.command import sendmail
-from mailserver.cli.serve import serve
-from mailserver.cli.trace import trace
+from mailserver.cli.loading import loading
 from mailserver.pool import Busy
 from mailserver.server.privileges import PrivilegeError
 from mailserver.server.state import StateError
@@ -34,9 +29,40 @@ INTERRUPTED = 130
 
 _EXPECTED = (*EXPECTED, Busy, PrivilegeError, StateError)
 
+MODULES = {
+    "check": "mailserver.cli.check",
+    "console": "mailserver.cli.console.command",
+    "init": "mailserver.cli.init",
+    "sendmail": "mailserver.cli.sendmail.command",
+    "serve": "mailserver.cli.serve",
+    "trace": "mailserver.cli.trace",
+}
+"""Where the commands are that are no operations of the administration; each module has the command's name."""
+
 
 class Program(click.Group):
-    """The group of all commands; its `main` never shows a traceback."""
+    """The group of all commands, of which those that nobody asked for are not loaded; its `main` never shows
+    a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._load_operations()
+        return sorted({*self.commands, *MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in MODULES:
+            with loading(MODULES[cmd_name]):
+                command: click.Command = getattr(import_module(MODULES[cmd_name]), cmd_name)
+            return command
+        self._load_operations()
+        return self.commands.get(cmd_name)
+
+    def _load_operations(self) -> None:
+        if not self.commands:
+            with loading("mailserver.cli.commands"):
+                from mailserver.cli.commands import all_commands
+
+                for command in all_commands():
+                    self.add_command(command)
 
     def main(  # type: ignore[override]  # it ends the process in every mode
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -97,7 +123,3 @@ def program(context: click.Context, directory: str | None) -> None:
     Exit codes: 0 done; 1 not done (exists, missing, invalid); 2 wrong command line; 130 interrupted.
     """
     context.obj = directory
-
-
-for _command in (serve, init, check, console, trace, sendmail, *all_commands()):
-    program.add_command(_command)

@@ -9,6 +9,7 @@ import click
 from mailserver.admin.first_start import first_start
 from mailserver.admin.refused import Refused
 from mailserver.cli import arguments, letters, place
+from mailserver.cli.loading import loading
 from mailserver.cli.ownership import make_for
 from mailserver.config.model import Listener, ListenerProtocol
 from mailserver.config.overrides import Overrides
@@ -115,7 +116,8 @@ def _start(directory: str, overrides: Overrides) -> None:
     made = first_start(directory, make)
     if made is not None:
         click.echo(f"First start: user {made.address}, password {made.password} (shown this once)")
-    from mailserver.server import appliance  # the event loop and all protocols, for this command alone
+    with loading("mailserver.server.appliance"):
+        from mailserver.server import appliance  # the event loop and all protocols, for this command alone
 
     try:
         appliance.serve(directory, overrides)

@@ -23,6 +23,7 @@ from mailserver.config.load import FILE, Problem, examine
 from mailserver.config.model import FIXED, Config
 from mailserver.config.pending import LONGEST, Pending
 from mailserver.config.proof import NotProven, prove
+from mailserver.config.refused import EditRefused
 from mailserver.config.statements import LayoutError, Statement, line_of, split
 from mailserver.config.versioned import Author, TakenBack, VersionedFile
 from mailserver.config.written import written
@@ -30,10 +31,6 @@ from mailserver.config.written import written
 __all__ = ["Author", "Edit", "EditRefused", "Setting", "Settings", "Version"]
 
 _LONGEST = 300  # characters of what a version says about itself
-
-
-class EditRefused(ValueError):
-    """The edit was not made and nothing was written; the text is one line for the operator."""
 
 
 class Setting(Struct, frozen=True):

@@ -14,7 +14,7 @@ from mailserver.mail.reply import Reply
 TEXT = 1000  # characters that are kept
 
 _STATUS = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?![\d.])\s*")
-_UNSAFE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\U0010ffff]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def read(code: int, message: str) -> Reply:

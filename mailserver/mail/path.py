@@ -22,7 +22,7 @@ PARAMETERS = 16  # no client needs more; each is looked at
 _SIMPLE = re.compile(r"<([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*)@([A-Za-z0-9.-]+)>")
 _ROUTE = re.compile(r"@[^:,<>@\s]+(?:,@[^:,<>@\s]+)*:")
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_VALUE = re.compile(r"[!-<>-~\u0080-\ud7ff\ue000-\U0010ffff]+")
+_VALUE = re.compile(r"[^\x00-\x20=\x7f\ud800-\udfff]+")
 
 Parameters = dict[str, str | None]
 

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-_UNSAFE = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\U0010ffff]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Reply(NamedTuple):

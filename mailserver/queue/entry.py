@@ -26,8 +26,8 @@ REPLY = 1000  # characters of a remote reply that are kept
 
 _ID = re.compile(r"[A-Za-z0-9]{1,100}")
 _STATUS = re.compile(r"(?:[0-9]\.[0-9]{1,3}\.[0-9]{1,3})?")
-_WORD = re.compile(r"[!-~\u0080-\U0010ffff]{1,2000}")  # ENVID and ORCPT, as they stand in a command
-_LINE = re.compile(r"[ -~\u0080-\U0010ffff]{0,2000}")
+_WORD = re.compile(r"[^\x00-\x20\x7f]{1,2000}")  # ENVID and ORCPT, as they stand in a command
+_LINE = re.compile(r"[^\x00-\x1f\x7f]{0,2000}")
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 Time = Annotated[float, Meta(ge=0, le=1e11)]  # seconds

@@ -35,7 +35,7 @@ from mailserver.smtp.submission import Submitting
 
 __all__ = ["Chunk", "Policy", "Router", "Transaction"]
 
-_HELLO_NAME = re.compile(r"[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,255}")
+_HELLO_NAME = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff]{1,255}")
 _CHUNK = re.compile(r"([0-9]{1,19})(?: +(LAST))?", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,20}")
 

@@ -78,7 +78,10 @@ def test_keys_of_other_files(heading: str, keys: set[str]) -> None:
 
 def leaves(group: click.Group = program, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
     found: dict[tuple[str, ...], click.Command] = {}
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             found |= leaves(command, (*path, name))
         else:
@@ -110,7 +113,7 @@ def test_commands_of_their_own_have_a_section_each() -> None:
     told = [
         heading for level, heading in headings(DOCUMENT) if level == 3 and heading.startswith("`mailserver ")
     ]
-    assert told == [f"`mailserver {path[0]}`" for path in leaves() if of_its_own(path)]
+    assert sorted(told) == sorted(f"`mailserver {path[0]}`" for path in leaves() if of_its_own(path))
 
 
 def test_json_keys() -> None:

@@ -53,9 +53,10 @@ def parse(arguments: list[str]) -> None:
         options, rest, _ = command.make_parser(context).parse_args(list(arguments))
         if options.get("version") or options.get("help"):
             return
-        if not rest or rest[0] not in command.commands:
+        inner = command.get_command(context, rest[0]) if rest else None
+        if inner is None:
             raise click.UsageError(f"no command {' '.join(rest)}")
-        command, arguments = command.commands[rest[0]], rest[1:]
+        command, arguments = inner, rest[1:]
     command.make_context(command.name, list(arguments), context)
 
 
@@ -74,8 +75,10 @@ def test_inline(document: str) -> None:
             continue
         command: click.Command = program
         for word in shlex.split(code.replace("...", "").replace("…", ""))[1:]:
-            if isinstance(command, click.Group) and word in command.commands:
-                command = command.commands[word]
+            if isinstance(command, click.Group) and (
+                inner := command.get_command(click.Context(command), word)
+            ):
+                command = inner
             elif word.startswith("-"):
                 assert word in {name for option in command.params for name in option.opts}, code
             elif isinstance(command, click.Group) and word.islower() and "/" not in word:

@@ -147,7 +147,7 @@ def _envelope(sender: Address | None, to: list[Address], letter: Letter, **wishe
 def _show_queue(context: click.Context) -> int:
     """As `mailserver queue list` does."""
     root = context.find_root()
-    queue = cast(click.Group, cast(click.Group, root.command).commands["queue"])
+    queue = cast(click.Group, cast(click.Group, root.command).get_command(root, "queue"))
     return cast(int, context.invoke(queue.commands["list"]))
 
 
