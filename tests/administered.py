@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from destinations import link
+
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.administration import Administration
 from mailserver.admin.operators import Operators
@@ -142,7 +144,7 @@ class Administered:
         user = sender if user is None else user
         departure = self.spool.destination(entry_id, envelope, size=14, wire_size=17, user=user)
         departure.prepare(source)
-        departure.link(source, last=True)
+        link(departure, source)
 
     def perform(self, operator: Operator, words: str, /, **given: object) -> Any:
         return asyncio.run(self.administration.perform(operator, "test", words, given))

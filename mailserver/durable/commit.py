@@ -7,10 +7,10 @@ One thread takes every message that is ready and does for all of them together
 so sessions that finish together share their syncs, and one that is alone waits for nobody. Content is
 written once and linked into every destination; when a message fails half-way, what was linked is unlinked.
 
-Groups use `syncfs(2)`, which syncs contents and directories of the whole file system in one pass. It is
-worth it because a file's own fsync costs a journal commit each: measured on a two-core virtual machine,
-4 KiB messages, one thread: fsync each 340/s, syncfs in groups of 8 1,700/s, of 64 4,000/s; a second thread
-made it slower. A message that is alone uses fsync, which does not wait for other programs' writes.
+Where more than one file or directory is to be synced, `syncfs(2)` does it for the whole file system in one
+pass. It is worth it because a file's own fsync costs a journal commit each: measured on a two-core virtual
+machine, 4 KiB messages, one thread: fsync each 340/s, syncfs in groups of 8 1,700/s, of 64 4,000/s; a second
+thread made it slower. What is alone is synced by fsync, which does not wait for other programs' writes.
 
 Not here: what a destination is (a mailbox, a queue), and the event loop: reports are plain calls.
 """
@@ -29,10 +29,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from mailserver.durable.files import sync_directory
+from mailserver.durable.directories import Directories
 
 GROUP = 64  # messages a pass; also bounds the open descriptors
 WAITING = 4096  # messages that may wait for the thread; more is "try again later"
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Full(Exception):
@@ -46,8 +47,14 @@ class Destination(Protocol):
     def directory(self) -> str:
         """The directory that holds the name made by `link`; it is synced afterwards."""
 
-    def link(self, source: str, *, last: bool) -> None:
-        """Give the content at `source` its name here; `last` may rename instead. Raises OSError."""
+    def open(self) -> int:
+        """A descriptor of that directory, which is made if need be. Raises OSError."""
+
+    def link(self, source: str, directory: int, *, last: bool) -> bool:
+        """Give the content at `source` its name here; `last` may rename instead. Raises OSError.
+
+        Returns whether the name is on the file system of `source`, so that a sync of the whole covers it.
+        """
 
     def unlink(self) -> None:
         """Take the name back; silent when it is gone."""
@@ -63,7 +70,10 @@ class Prepared(ABC):
     directory: str
 
     @abstractmethod
-    def link(self, source: str, *, last: bool) -> None: ...
+    def open(self) -> int: ...
+
+    @abstractmethod
+    def link(self, source: str, directory: int, *, last: bool) -> bool: ...
 
     @abstractmethod
     def unlink(self) -> None: ...
@@ -105,8 +115,7 @@ class Staged:
         """Move what is pending to the file. Raises OSError."""
         with self._lock:
             if self._fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._fd = os.open(self.path, flags, 0o600)
+                self._fd = os.open(self.path, _NEW_FILE, 0o600)
             blocks, self._blocks, self.pending = self._blocks, [], 0
             view = memoryview(b"".join(blocks))
             while view:
@@ -150,6 +159,8 @@ class Job:
         self.destinations = destinations
         self.errors: list[Exception | None] = [None] * len(destinations)
         self.placed: list[Destination] = []
+        self.elsewhere: list[Destination] = []
+        """Those of `placed` that are on another file system."""
         self.prepared: list[Prepared] = []
         self.report = report
         self.together = together
@@ -157,10 +168,13 @@ class Job:
     def prepare(self) -> None:
         """Prepare the destinations that need it; raises the first error where it is all or none."""
         for index, destination in enumerate(self.destinations):
-            if isinstance(destination, Prepared) and self._attempt(
-                index, partial(destination.prepare, self.staged.path)
-            ):
-                self.prepared.append(destination)
+            if isinstance(destination, Prepared):
+                try:
+                    destination.prepare(self.staged.path)
+                except Exception as error:
+                    self._fail_one(index, error)
+                else:
+                    self.prepared.append(destination)
 
     def sync(self) -> None:
         """Make content and preparations durable, one by one. Raises OSError."""
@@ -168,43 +182,49 @@ class Job:
         for destination in self.prepared:
             destination.sync()
 
-    def link(self) -> None:
+    def link(self, directories: Directories) -> None:
         """Give the content its name in each destination; raises the first error where it is all or none."""
         last = len(self.destinations) - 1
         for index, destination in enumerate(self.destinations):
-            if self.errors[index] is None and self._attempt(
-                index, partial(destination.link, self.staged.path, last=index == last)
-            ):
-                self.placed.append(destination)
-                if index == last:
-                    self.staged.close()
+            if self.errors[index] is not None:
+                continue
+            try:
+                directory = directories.of(destination.directory, destination.open)
+                covered = destination.link(self.staged.path, directory, last=index == last)
+            except Exception as error:
+                self._fail_one(index, error)
+                continue
+            self.placed.append(destination)
+            if not covered:
+                self.elsewhere.append(destination)
+            if index == last:
+                self.staged.close()
 
-    def _attempt(self, index: int, step: Callable[[], None]) -> bool:
-        try:
-            step()
-        except Exception as error:
-            self.destinations[index].unlink()  # it may have failed after the name was made
-            if self.together:
-                raise
-            self.errors[index] = error
-            return False
-        return True
+    def sync_names(self, directories: Directories, *, covered: bool) -> None:
+        """Make the names durable; `covered`: those on the file system of the content are. Raises OSError."""
+        for destination in self.elsewhere if covered else self.placed:
+            directories.sync(destination.directory)
+
+    def _fail_one(self, index: int, error: Exception) -> None:
+        self.destinations[index].unlink()  # it may have failed after the name was made
+        if self.together:
+            raise error
+        self.errors[index] = error
 
     def fail(self, error: Exception) -> None:
         """No destination gets the message: take back what was prepared and linked."""
         for destination in (*self.placed, *self.prepared):
             destination.unlink()
-        self.placed, self.prepared = [], []
+        self.placed, self.prepared, self.elsewhere = [], [], []
         self.errors = [error] * len(self.destinations)
         self.staged.discard()
 
 
 class Committer:
-    """The thread that commits. Destinations on other file systems than `directory`'s are synced singly."""
+    """The thread that commits what is staged in `directory`."""
 
     def __init__(self, directory: str) -> None:
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._device = os.fstat(self._fd).st_dev
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
@@ -235,8 +255,10 @@ class Committer:
         ready = [job for job in jobs if _attempt(job, job.staged.write)]
         ready = [job for job in ready if _attempt(job, job.prepare)]
         ready = self._sync_contents(ready)
-        ready = [job for job in ready if _attempt(job, job.link)]
-        ready = self._sync_directories(ready)
+        directories = Directories()
+        ready = [job for job in ready if _attempt(job, partial(job.link, directories))]
+        ready = self._sync_directories(ready, directories)
+        directories.close()
         for job in ready:
             job.staged.discard()
         for job in jobs:
@@ -244,18 +266,15 @@ class Committer:
 
     def _sync_contents(self, jobs: list[Job]) -> list[Job]:
         """The jobs whose content is durable. Where syncfs fails, each file tells if it is concerned."""
-        if len(jobs) > 1 and _syncfs(self._fd):
+        if sum(1 + len(job.prepared) for job in jobs) > 1 and _syncfs(self._fd):
             return jobs
         return [job for job in jobs if _attempt(job, job.sync)]
 
-    def _sync_directories(self, jobs: list[Job]) -> list[Job]:
-        one_pass = len(jobs) > 1 and _syncfs(self._fd)
-        return [job for job in jobs if _attempt(job, partial(self._sync_names, job, one_pass))]
-
-    def _sync_names(self, job: Job, one_pass: bool) -> None:
-        for directory in {destination.directory for destination in job.placed}:
-            if not one_pass or os.stat(directory).st_dev != self._device:
-                sync_directory(directory)
+    def _sync_directories(self, jobs: list[Job], directories: Directories) -> list[Job]:
+        """The jobs whose names are durable."""
+        names = {destination.directory for job in jobs for destination in job.placed}
+        covered = len(names) > 1 and _syncfs(self._fd)
+        return [job for job in jobs if _attempt(job, partial(job.sync_names, directories, covered=covered))]
 
 
 def _attempt(job: Job, step: Callable[[], None]) -> bool:

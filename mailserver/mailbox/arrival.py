@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mailserver.mailbox import trouble
-from mailserver.mailbox.tree import opened
+from mailserver.mailbox.tree import open_directory, opened
 
 if TYPE_CHECKING:
     from mailserver.mailbox.maildir import Maildir
@@ -29,13 +29,36 @@ class Arrival:
         self._maildir = maildir
         self._name = name
 
-    def link(self, source: str, *, last: bool) -> None:
-        """Give the content at `source` its name in `new`, making the mailbox if need be. Raises OSError."""
+    def open(self) -> int:
+        """A descriptor of `new`; makes the mailbox if need be. Raises OSError."""
         try:
-            self._place(source, last)
+            return open_directory(self.directory)
         except FileNotFoundError:
             self._maildir.create()
-            self._place(source, last)
+            return open_directory(self.directory)
+
+    def link(self, source: str, directory: int, *, last: bool) -> bool:
+        """Give the content at `source` its name in `new`, which is open as `directory`. Raises OSError.
+
+        Returns whether it is on the file system of `source`.
+        """
+        try:
+            if last:
+                os.rename(source, self._name, dst_dir_fd=directory)
+            else:
+                os.link(source, self._name, dst_dir_fd=directory)
+            return True
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+        try:
+            self._copy(source, directory)
+        except FileNotFoundError:  # no `tmp`
+            self._maildir.create()
+            self._copy(source, directory)
+        if last:
+            os.unlink(source)
+        return False
 
     def unlink(self) -> None:
         """Take the message back; silent when it is gone, and never raises."""
@@ -46,20 +69,6 @@ class Arrival:
             return
         except OSError as error:  # the sender hears of a failure and sends it again: a second copy
             trouble.log("not-taken-back", self._maildir.path, error)
-
-    def _place(self, source: str, last: bool) -> None:
-        with opened(self._maildir.path, "new") as new:
-            try:
-                if last:
-                    os.rename(source, self._name, dst_dir_fd=new)
-                else:
-                    os.link(source, self._name, dst_dir_fd=new)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-                self._copy(source, new)
-                if last:
-                    os.unlink(source)
 
     def _copy(self, source: str, new: int) -> None:
         """The content through the mailbox's own `tmp`, durable block by block, so never torn in `new`."""

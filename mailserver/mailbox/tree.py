@@ -37,6 +37,11 @@ def opened(root: str, *names: str) -> Iterator[int]:
         os.close(fd)
 
 
+def open_directory(path: str) -> int:
+    """A descriptor of the directory `path`, whose last step is no link. Raises OSError."""
+    return os.open(path, _DIRECTORY)
+
+
 def messages_in(directory: int) -> list[str]:
     """Names in an open directory that may be messages: no dot first, and by its type no link or directory."""
     with os.scandir(directory) as entries:

@@ -54,12 +54,16 @@ class _Counted:
         self._strict = strict
         self._counted = False
 
-    def link(self, source: str, *, last: bool) -> None:
+    def open(self) -> int:
+        return self._arrival.open()
+
+    def link(self, source: str, directory: int, *, last: bool) -> bool:
         if self._strict and quotas.is_over(self._place.maildir, self._place.quota, self._size):
             raise OverQuota
-        self._arrival.link(source, last=last)
+        covered = self._arrival.link(source, directory, last=last)
         self._counted = True
         quotas.add(self._place.maildir, self._size, 1)
+        return covered
 
     def unlink(self) -> None:
         self._arrival.unlink()

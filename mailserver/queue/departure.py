@@ -37,11 +37,16 @@ class Departure(Prepared):
         sync_files([self._written])
         sync_directory(self._contents)
 
-    def link(self, source: str, *, last: bool) -> None:
-        """Accept the message. Raises OSError."""
-        os.rename(self._written, self._envelope)
+    def open(self) -> int:
+        """A descriptor of `env`. Raises OSError."""
+        return os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def link(self, source: str, directory: int, *, last: bool) -> bool:
+        """Accept the message: all of the spool is on the file system of `source`. Raises OSError."""
+        os.rename(self._written, os.path.basename(self._envelope), dst_dir_fd=directory)
         if last:
             os.unlink(source)
+        return True
 
     def unlink(self) -> None:
         """Take the message back; silent when it is gone, and never raises."""

@@ -6,6 +6,7 @@ import os
 
 import msgspec
 import pytest
+from destinations import link
 
 from mailserver.admin import control
 from mailserver.admin.queue import Office
@@ -41,7 +42,7 @@ def put(spool, entry_id, *recipients):
     envelope = Envelope(parse_mailbox("ann@a.test"), given)
     departure = spool.destination(entry_id, envelope, size=14, wire_size=17, user="ann@a.test")
     departure.prepare(source)
-    departure.link(source, last=True)
+    link(departure, source)
 
 
 class Awaited:

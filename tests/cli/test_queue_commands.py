@@ -6,6 +6,7 @@ import os
 import pytest
 import serving
 from click.testing import CliRunner
+from destinations import link
 
 from mailserver.cli.idle import idle_state
 from mailserver.cli.program import program
@@ -39,7 +40,7 @@ def put(site, *ids):
         envelope = Envelope(Address("ann", "example.test"), (Recipient(Address("joe", "far.test")),))
         departure = spool.destination(entry_id, envelope, size=14, wire_size=17)
         departure.prepare(str(source))
-        departure.link(str(source), last=True)
+        link(departure, str(source))
 
 
 def run(site, *arguments, stdin=""):

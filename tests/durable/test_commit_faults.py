@@ -7,16 +7,18 @@ process ends there instead (in a child).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from office import Office, content
 from system_calls import ERRORS, Calls, died, dying, failing
 
-from mailserver.durable import commit
+from mailserver.durable import commit, directories
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
@@ -156,3 +158,30 @@ def test_kill(shape: str, memory_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert set(found) <= set(users)
         assert swept(office)
         assert stored(office) == found
+
+
+def test_a_failed_sync_counts_for_all_who_share_it(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of an error once; asked again it says that all is well."""
+    arrival = Maildir(str(memory_path / "ann")).arrival("1.h", 1, 1)
+    shared = directories.Directories()
+    shared.of(arrival.directory, arrival.open)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=[OSError(errno.EIO, "Input/output error"), None]))
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                shared.sync(arrival.directory)
+    shared.close()
+
+
+def test_more_directories_than_may_be_open(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "OPEN", 2)
+    monkeypatch.setattr(commit, "_syncfs", lambda fd: False)
+    office = opened(memory_path, "three")
+    users = ["ann", "bob", "postmaster"]
+    before = len(os.listdir("/proc/self/fd"))
+    assert submit(office, users, times=3) == [[None] * 3] * 3
+    assert len(os.listdir("/proc/self/fd")) == before
+    office.close()
+    assert stored(office) == dict.fromkeys(users, 3)

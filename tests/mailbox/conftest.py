@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from destinations import link
 
 from mailserver.mailbox import quota, wire
 from mailserver.mailbox.maildir import Maildir, Message, unique_name
@@ -29,7 +30,7 @@ def deliver(maildir: Maildir, tmp_path: Path) -> Deliver:
         size = wire.length(io.BytesIO(content).read)
         unique = unique_name()
         arrival = maildir.arrival(unique, len(content), size)
-        arrival.link(str(source), last=True)
+        link(arrival, str(source))
         quota.add(maildir, len(content), 1)
         return Message(f"{unique},S={len(content)},W={size}", "new")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from destinations import link
 
 from mailserver.mail.quota import Quota
 from mailserver.mailbox import quota
@@ -98,7 +99,7 @@ class Dovecot:
         staged.write_bytes(content)
         wire_size = len(content) + content.count(b"\n")
         arrival = self.maildir.arrival(unique_name(), len(content), wire_size)
-        arrival.link(str(staged), last=True)
+        link(arrival, str(staged))
         quota.add(self.maildir, len(content), 1)
 
     def ids(self) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from destinations import link
 
 from mailserver.mailbox import arrival as arrival_module
 from mailserver.mailbox import maildir as maildir_module
@@ -279,7 +280,7 @@ def test_what_arrives_is_private_whatever_the_umask(maildir: Maildir, tmp_path: 
     source.chmod(0o600)
     before = os.umask(0)
     try:
-        maildir.arrival(unique_name(), 2, 3).link(str(source), last=True)
+        link(maildir.arrival(unique_name(), 2, 3), str(source))
     finally:
         os.umask(before)
     for path in [Path(maildir.path), *Path(maildir.path).rglob("*")]:
@@ -292,7 +293,7 @@ def test_one_content_in_two_mailboxes(maildir: Maildir, tmp_path: Path) -> None:
     unique = unique_name()
     arrivals = [box.arrival(unique, 2, 3) for box in (maildir, other)]
     for arrival in arrivals:
-        arrival.link(str(source), last=arrival is arrivals[-1])
+        link(arrival, str(source), last=arrival is arrivals[-1])
     assert not source.exists()
     for box in (maildir, other):
         assert [read(box, message) for message in box.scan()] == [b"x\r\n"]
@@ -323,7 +324,7 @@ def test_a_mailbox_that_links_do_not_reach_gets_a_copy(maildir: Maildir, tmp_pat
     content = random.Random(1).randbytes(3_000_000)
     source = tmp_path / "staged"
     source.write_bytes(content)
-    maildir.arrival(unique_name(), len(content), 0).link(str(source), last=last)
+    link(maildir.arrival(unique_name(), len(content), 0), str(source), last=last)
     (path,) = inside(maildir, "new").iterdir()
     assert path.read_bytes() == content
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -361,14 +362,14 @@ def test_a_copy_that_fails_leaves_nothing(
 
     monkeypatch.setattr(arrival_module.os, "fdopen", full_disk)
     with pytest.raises(OSError, match="full"):
-        maildir.arrival(unique_name(), 100, 100).link(str(source), last=True)
+        link(maildir.arrival(unique_name(), 100, 100), str(source))
     assert everything(maildir) == before
     assert source.exists()
 
 
 def test_a_missing_source_is_an_error_and_not_an_endless_attempt(maildir: Maildir, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        maildir.arrival(unique_name(), 1, 1).link(str(tmp_path / "none"), last=True)
+        link(maildir.arrival(unique_name(), 1, 1), str(tmp_path / "none"))
 
 
 def test_taking_back_never_raises(maildir: Maildir, deliver: Deliver, tmp_path: Path) -> None:

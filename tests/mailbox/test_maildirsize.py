@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from destinations import link
 
 from mailserver.mail.quota import Quota
 from mailserver.mailbox import quota
@@ -267,7 +268,7 @@ def test_parallel_deliveries_overshoot_by_no_more_than_themselves(maildir: Maild
             source.write_bytes(b"x" * 50)
             if not quota.is_over(box, Quota(2000, 0), 50):
                 arrival = box.arrival(f"{i}.w{worker}", 50, 52)
-                arrival.link(str(source), last=True)
+                link(arrival, str(source))
                 quota.add(box, 50, 1)
 
     threads = [threading.Thread(target=fill, args=(worker,)) for worker in range(20)]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from destinations import link
 
 from mailserver import maillog
 from mailserver.mail.address import Address, parse_mailbox
@@ -193,7 +194,7 @@ class World:
             entry_id, Envelope(author, given, **envelope), size=len(content), wire_size=len(content) + 5
         )
         departure.prepare(str(source))
-        departure.link(str(source), last=True)
+        link(departure, str(source))
         return entry_id
 
     def ids(self) -> list[str]:

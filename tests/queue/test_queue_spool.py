@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from destinations import link
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -40,7 +41,7 @@ def accept(spool: Spool, entry_id: str) -> Entry:
     source.write_bytes(b"a: b\n\nwords\n")
     departure = spool.destination(entry_id, ENVELOPE, size=12, wire_size=15, user="ann@here.test")
     departure.prepare(str(source))
-    departure.link(str(source), last=True)
+    link(departure, str(source))
     return departure.entry
 
 
@@ -158,7 +159,9 @@ def test_a_recovery_that_fails_is_made_up_for(
         assert {entry_id for entry_id, _ in spool.ids()} == {"S2", "S3", "T"}
 
 
-def events(monkeypatch: pytest.MonkeyPatch, root: str, work: Callable[[], object]) -> list[str]:
+def events(
+    monkeypatch: pytest.MonkeyPatch, root: str, work: Callable[[], object], *, can_sync_all: bool = True
+) -> list[str]:
     """What is synced, linked, renamed and unlinked below `root`, in order."""
     seen: list[str] = []
 
@@ -166,15 +169,23 @@ def events(monkeypatch: pytest.MonkeyPatch, root: str, work: Callable[[], object
         real = getattr(os, name)
 
         def call(*args: object, **kwargs: object) -> object:
-            seen.append(f"{name} {os.path.relpath(where(*args), root)}")
+            seen.append(f"{name} {os.path.relpath(where(*args, **kwargs), root)}")
             return real(*args, **kwargs)
 
         monkeypatch.setattr(os, name, call)
 
-    def target(source: str, path: str) -> str:
-        return path
+    def opened(fd: int) -> str:
+        return os.readlink(f"/proc/self/fd/{fd}")
 
-    note("fsync", lambda fd: os.readlink(f"/proc/self/fd/{fd}"))
+    def target(source: str, path: str, *, dst_dir_fd: int | None = None) -> str:
+        return path if dst_dir_fd is None else os.path.join(opened(dst_dir_fd), path)
+
+    def sync_all(fd: int) -> bool:
+        seen.append("syncfs")
+        return can_sync_all
+
+    monkeypatch.setattr(commit, "_syncfs", sync_all)
+    note("fsync", opened)
     note("link", target)
     note("rename", target)
     note("unlink", lambda path: path)
@@ -183,7 +194,8 @@ def events(monkeypatch: pytest.MonkeyPatch, root: str, work: Callable[[], object
     return seen
 
 
-def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("can_sync_all", [True, False])
+def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch, can_sync_all: bool) -> None:
     """Content, its name and the envelope are durable before the name that accepts the message."""
     committer = Committer(os.path.join(spool.root, "tmp"))
 
@@ -196,11 +208,10 @@ def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Non
         committer.close()
         assert errors == [None]
 
-    assert events(monkeypatch, spool.root, work) == [
+    assert events(monkeypatch, spool.root, work, can_sync_all=can_sync_all) == [
         "link msg/A1",
-        "fsync tmp/content",
-        "fsync tmp/A1.env",
-        "fsync msg",
+        "syncfs",
+        *([] if can_sync_all else ["fsync tmp/content", "fsync tmp/A1.env", "fsync msg"]),
         "rename env/A1",
         "unlink tmp/content",
         "fsync env",
@@ -209,7 +220,7 @@ def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("call", ["rename", "link", "fsync"])
 def test_a_commit_that_fails_leaves_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     committer = Committer(os.path.join(spool.root, "tmp"))
