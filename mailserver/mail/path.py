@@ -66,10 +66,18 @@ def forward_path(argument: str) -> tuple[Address | Postmaster | Foreign, Paramet
 
 
 def _split(argument: str) -> tuple[str, Parameters]:
-    """Separate `<path>` from `KEY=value` parameters; a quoted local part may hold spaces and brackets."""
+    """Separate `<path>` from `KEY=value` parameters."""
     argument = argument.strip(" ")
     if not argument.startswith("<"):
         raise PathError("no <")
+    end = _quoted_end(argument) if '"' in argument else argument.find(">") + 1
+    if not end:
+        raise PathError("no >")
+    return argument[:end], _parameters(argument[end:]) if end < len(argument) else {}
+
+
+def _quoted_end(argument: str) -> int:
+    """Where a path ends whose quoted local part may hold spaces and brackets; 0 if it does not."""
     quoted = escaped = False
     for index, char in enumerate(argument):
         if escaped:
@@ -79,13 +87,11 @@ def _split(argument: str) -> tuple[str, Parameters]:
         elif char == '"':
             quoted = not quoted
         elif char == ">" and not quoted:
-            return argument[: index + 1], _parameters(argument[index + 1 :])
-    raise PathError("no >")
+            return index + 1
+    return 0
 
 
 def _parameters(text: str) -> Parameters:
-    if not text:
-        return {}
     if not text.startswith(" "):
         raise PathError("no space after the path")
     words = text.split()

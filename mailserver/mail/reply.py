@@ -40,6 +40,8 @@ class Reply(NamedTuple):
 @lru_cache(maxsize=512)
 def _encode(reply: Reply) -> bytes:
     status = f"{reply.status} " if reply.status else ""
+    if reply.text.isascii() and reply.text.isprintable():  # one line, as most are
+        return f"{reply.code} {status}{reply.text}\r\n".encode()
     lines = [_UNSAFE.sub("?", line) for line in reply.text.split("\n")]
     marks = ["-"] * (len(lines) - 1) + [" "]
     wire = [f"{reply.code}{mark}{status}{line}\r\n" for mark, line in zip(marks, lines, strict=True)]

@@ -207,7 +207,8 @@ class Transaction:
             return replies.RCPT_SYNTAX
         try:
             target, parameters = path.forward_path(argument[3:])
-            notify, original = (frozenset(), None) if self.policy.lmtp else recipient_wishes(parameters)
+            wishes = parameters and not self.policy.lmtp
+            notify, original = recipient_wishes(parameters) if wishes else (frozenset(), None)
         except PathError:
             return replies.RCPT_SYNTAX
         except ParameterError:
