@@ -47,6 +47,7 @@ class Conversation(asyncio.Protocol):
         """At the start; `read` is a function, no bound method: a session is no cycle for the collector."""
         self._read = self._read_first = read
         self._input = Lines(READ_AHEAD)
+        self._output = b""  # of this turn
         self._task: asyncio.Task[None] | None = None  # what is waited for
         self._errors = 0
         self._silence_end = 0.0
@@ -107,7 +108,7 @@ class Conversation(asyncio.Protocol):
         """Close from outside the conversation; RFC 5321 §3.8 lets a server do so with 421."""
         if not self._closing:
             maillog.event("session-ended", peer=self.peer.address, reply=reply)
-            self._transport.write(reply.encode())
+            self._output += reply.encode()
             self._hang_up()
 
     def _hang_up(self) -> None:
@@ -115,6 +116,7 @@ class Conversation(asyncio.Protocol):
         if not self._closing:
             self._closing = True
             self._input.clear()
+            self._flush()
             self._transport.close()
             # a client that reads nothing must not keep the closing connection for ever
             self._expiry.cancel()
@@ -138,6 +140,7 @@ class Conversation(asyncio.Protocol):
             else:
                 self._task = self.loop.create_task(self._wait(answer))
         if not self._closing:
+            self._flush()
             self._rest()
 
     async def _wait(self, answer: Reply | Coroutine[Any, Any, Reply | list[Reply]]) -> None:
@@ -146,6 +149,7 @@ class Conversation(asyncio.Protocol):
             outcome = answer if isinstance(answer, Reply) else await answer
             for reply in [outcome] if isinstance(outcome, Reply) else outcome:
                 if self._is_slowed(reply):
+                    self._flush()
                     await asyncio.sleep(ERROR_DELAY)
                 self._send(reply)
         except asyncio.CancelledError:
@@ -177,9 +181,15 @@ class Conversation(asyncio.Protocol):
             self._errors += 1
             if self._errors > HARD_ERRORS:
                 reply = replies.TOO_MANY_ERRORS
-        self._transport.write(reply.encode())
+        self._output += reply.encode()
         if reply.code == 421:
             self._hang_up()
+
+    def _flush(self) -> None:
+        """Replies to commands that came together leave together (RFC 2920 §3.2)."""
+        if self._output:
+            self._transport.write(self._output)
+            self._output = b""
 
     def _is_slowed(self, reply: Reply) -> bool:
         """A client that only guesses waits, before it is cut off."""

@@ -70,6 +70,7 @@ class Session(Conversation, SMTP):
         self._expiry = self.loop.call_later(self.site.timeouts.session, self._expire)
         self.site.connections.add(self)
         self._send(Reply(220, "", f"{self.hostname} {self.__ident__}"))
+        self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
@@ -197,6 +198,7 @@ class Session(Conversation, SMTP):
     async def _upgrade(self) -> list[Reply]:
         assert self.site.tls is not None
         self._send(replies.TLS_READY)
+        self._flush()
         plain = self._transport
         # RFC 3207 §4: what was pipelined after STARTTLS came in clear, perhaps from somebody else
         self._input.clear()
