@@ -23,7 +23,7 @@ class Kept:
 
     def take(self, route: Route) -> Session | None:
         """The session that was used last along this route, if one is still good."""
-        for session in [kept for kept, (its_route, _) in reversed(self._idle.items()) if its_route == route]:
+        while (session := self._latest(route)) is not None:
             self._forget(session)
             if session.usable:
                 return session
@@ -46,6 +46,10 @@ class Kept:
             self._expire(session)
         if self._leaving:
             await asyncio.wait(self._leaving)
+
+    def _latest(self, route: Route) -> Session | None:
+        used = reversed(self._idle.items())
+        return next((session for session, (its_route, _) in used if its_route == route), None)
 
     def _expire(self, session: Session) -> None:
         self._forget(session)

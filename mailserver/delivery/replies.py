@@ -8,6 +8,7 @@ Not here: reading it from the network (`delivery.wire`).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mailserver.mail.reply import Reply
 
@@ -19,9 +20,14 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def read(code: int, message: str) -> Reply:
     """The reply of a remote host; `message` may have several lines, each with its status (RFC 2034 §4)."""
+    return _read(code, message[: 8 * TEXT])
+
+
+@lru_cache(maxsize=128)  # most replies of a host are those it gave to the message before
+def _read(code: int, message: str) -> Reply:
     status = ""
     texts = []
-    for line in message[: 8 * TEXT].split("\n"):
+    for line in message.split("\n"):
         if match := _STATUS.match(line):
             status = status or f"{code // 100}.{match[2]}.{match[3]}"  # the class is the code's own
             line = line[match.end() :]

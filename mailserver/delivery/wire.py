@@ -16,7 +16,12 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, cast
 
-from aiosmtplib import SMTPException, SMTPResponseException
+from aiosmtplib import (
+    SMTPException,
+    SMTPReadTimeoutError,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from aiosmtplib.protocol import MAX_RESPONSE_LENGTH, SMTPProtocol
 from aiosmtplib.response import SMTPResponse
@@ -58,6 +63,21 @@ class Place(NamedTuple):
 class _Protocol(SMTPProtocol):
     """The library's protocol, which keeps what comes unasked."""
 
+    async def read_response(self, timeout: float | None = None) -> SMTPResponse:
+        """As the library's, but without the futures and callbacks of `asyncio.wait_for`."""
+        waiter = self._response_waiter
+        if waiter is None:
+            raise SMTPServerDisconnected("Connection lost")
+        self._response_pending = True
+        timer = self._loop.call_later(timeout, _expire, waiter) if timeout is not None else None
+        try:
+            return await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._response_pending = False
+            self._response_waiter = self._loop.create_future() if self.transport is not None else None
+
     def data_received(self, data: bytes) -> None:
         waiter = self._response_waiter
         if self._response_pending and waiter is not None and not waiter.done():
@@ -86,6 +106,11 @@ class _Protocol(SMTPProtocol):
     def abort(self) -> None:
         if self.transport is not None:
             cast(asyncio.Transport, self.transport).abort()
+
+
+def _expire(waiter: asyncio.Future[SMTPResponse]) -> None:
+    if not waiter.done():
+        waiter.set_exception(SMTPReadTimeoutError("Timed out waiting for server response"))
 
 
 class Connection:

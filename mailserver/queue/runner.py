@@ -80,7 +80,8 @@ class Runner:
         self._next_scan = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._carrying: dict[asyncio.Future[Sequence[Outcome]], Job] = {}
+        self._carrying: dict[asyncio.Task[None], Job] = {}
+        self._broken_off: set[asyncio.Task[None]] = set()
         self._sent: set[Job] = set()  # those whose host may have taken the message
 
     # -- life ------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class Runner:
             for job in self.lanes.empty(lane):
                 self._leave(job)
         self._break_off(lambda job: job not in self._sent)
-        if answers := [delivery for delivery, job in self._carrying.items() if job in self._sent]:
+        if answers := [task for task, job in self._carrying.items() if job in self._sent]:
             await asyncio.wait(answers, timeout=grace)
         self._break_off(lambda job: True)
         while self._tasks:
@@ -112,9 +113,10 @@ class Runner:
         await self.ledger.close()
 
     def _break_off(self, which: Callable[[Job], bool]) -> None:
-        for delivery, job in self._carrying.items():
-            if which(job):
-                delivery.cancel()
+        for task, job in self._carrying.items():
+            if which(job) and task not in self._broken_off:
+                self._broken_off.add(task)
+                task.cancel()
 
     def submit(self, entry_id: str) -> None:
         """A new entry is in the spool: it is read at once."""
@@ -205,7 +207,8 @@ class Runner:
             self._closing.note(job.round, job.route, job.indices, outcomes)
             if job.round.jobs > 1 and any(outcome.kind is not Kind.DEFERRED for outcome in outcomes):
                 await self._closing.save(job.round)
-        self._leave(job)
+        if self._is_last(job):
+            await self._close(job.round)
 
     def _release(self, lane: Lane[Job], outcomes: Sequence[Outcome] | None, started: float) -> None:
         """A delivery has ended: what its lane learns from it, and who is next there."""
@@ -235,24 +238,29 @@ class Runner:
     async def _attempt(self, job: Job) -> Sequence[Outcome] | None:
         """Have a courier try; None where the delivery was broken off because the queue stops."""
         count = len(job.indices)
-        courier = self._router.courier_for(job.route)
-        delivery = asyncio.ensure_future(courier.deliver(self._delivery(job)))
-        self._carrying[delivery] = job
-        delivery.add_done_callback(lambda done: self._sent.discard(self._carrying.pop(done)))
+        patience = self.limits.patience + job.round.entry.wire_size / self.limits.rate
+        task = asyncio.current_task()
+        assert task is not None
+        self._carrying[task] = job
         try:
-            patience = self.limits.patience + job.round.entry.wire_size / self.limits.rate
-            outcomes = await asyncio.wait_for(delivery, patience)
+            async with asyncio.timeout(patience):
+                outcomes = await self._router.courier_for(job.route).deliver(self._delivery(job))
         except TimeoutError:
             return [TOO_LONG] * count
         except asyncio.CancelledError:
-            if not delivery.cancelled():
+            if task not in self._broken_off:
                 raise
+            task.uncancel()
             maillog.event("handed-back", id=job.round.entry.id, route=job.route)
             return None
         except Exception as error:  # a fault of ours is never the message's
             maillog.count("queue.courier-failed")
             maillog.event("courier-failed", id=job.round.entry.id, error=type(error).__name__)
             return [TROUBLE] * count
+        finally:
+            del self._carrying[task]
+            self._sent.discard(job)
+            self._broken_off.discard(task)
         return outcomes if len(outcomes) == count else [TROUBLE] * count
 
     def _delivery(self, job: Job) -> Delivery:
@@ -272,10 +280,14 @@ class Runner:
             sent=partial(self._sent.add, job),
         )
 
-    def _leave(self, job: Job) -> None:
-        """A job has ended; the last one closes the round."""
+    def _is_last(self, job: Job) -> bool:
+        """A job has ended; whether that ends the round."""
         job.round.jobs -= 1
-        if not job.round.jobs:
+        return not job.round.jobs
+
+    def _leave(self, job: Job) -> None:
+        """A job that waited will not be done; the last one closes the round."""
+        if self._is_last(job):
             self._spawn(self._close(job.round))
 
     async def _close(self, round_: Round) -> None:
