@@ -11,6 +11,7 @@ from mailserver.pop3.authorization import Authorization, Policy
 from mailserver.pop3.login import LastLogins
 from mailserver.pop3.session import Session
 from mailserver.pop3.transaction import Content, Gone, InUse, Removal, Unavailable
+from mailserver.transport.driver import Answer
 from mailserver.transport.listener import Peer
 
 LOOPBACK = Peer("127.0.0.1", 40000, None, False)
@@ -62,6 +63,9 @@ class MemoryMaildrop:
     async def unique_ids(self) -> Sequence[str]:
         self._check()
         return self._ids
+
+    def at_hand(self, number: int) -> Content | None:
+        return None
 
     async def retrieve(self, number: int) -> Content:
         return Content(b"".join(_stuffed(line) for line in self._lines(number)) + b".\r\n")
@@ -118,6 +122,12 @@ class MemoryAuthenticator:
         if password != PASSWORD or local == "nobody" or domain not in ("", "example.test"):
             return Login(Outcome.WRONG, None)
         return Login(Outcome.OK, user(local))
+
+
+async def answered(session: Session, line: bytes) -> Answer:
+    """The answer to a line, at once or later."""
+    answer = session.receive(line)
+    return answer if isinstance(answer, Answer) else await answer
 
 
 def memory_session(

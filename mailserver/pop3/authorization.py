@@ -8,7 +8,7 @@ like (`mail.sasl`), whether a password is right (`mta.authentication`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from mailserver import maillog
@@ -88,21 +88,21 @@ class Authorization:
         if self.transaction:
             self.transaction.close()
 
-    async def name(self, name: bytes) -> Answer:
+    def name(self, name: bytes) -> Answer:
         if not self.allowed:
             return _needs_tls()
         self._name = name
         return answer.ok("Send the password")
 
-    async def password(self, password: bytes) -> Answer:
+    def password(self, password: bytes) -> Answer | Awaitable[Answer]:
         if not self.allowed:
             return _needs_tls()
         if self._name is None:
             raise BadCommand("Expected USER before")
         name, self._name = self._name, None
-        return await self._login(credentials(name, password))
+        return self._login(credentials(name, password))
 
-    async def auth(self, mechanism: bytes, initial: bytes | None) -> Answer:
+    def auth(self, mechanism: bytes, initial: bytes | None) -> Answer | Awaitable[Answer]:
         """RFC 5034 §4."""
         if not self.allowed:
             return _needs_tls()
@@ -111,9 +111,9 @@ class Authorization:
         if initial is None:
             self.exchange = True
             return answer.CHALLENGE
-        return await self.respond(b"" if initial == b"=" else initial)
+        return self.respond(b"" if initial == b"=" else initial)
 
-    async def respond(self, line: bytes) -> Answer:
+    def respond(self, line: bytes) -> Answer | Awaitable[Answer]:
         """A client's response within AUTH."""
         self.exchange = False
         if line == b"*":
@@ -124,7 +124,7 @@ class Authorization:
             given = plain(line)
         except Malformed:
             raise BadCommand("Expected a PLAIN response in base64") from None
-        return await self._login(given)
+        return self._login(given)
 
     async def _login(self, given: Credentials | None) -> Answer:
         self._tries += 1
@@ -137,7 +137,7 @@ class Authorization:
             reply = refusal(login.outcome)
         if self.transaction or self._tries < LOGIN_TRIES:
             return reply
-        return replace(reply, then=Then.CLOSE)
+        return reply._replace(then=Then.CLOSE)
 
     async def _enter(self, user: User) -> Answer:
         """The password was right: open the maildrop, and with it the TRANSACTION state."""

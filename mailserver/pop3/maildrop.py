@@ -58,7 +58,7 @@ class MailboxMaildrop:
         self._messages: list[Message] = []
         self._ids: Sequence[str] | None = None
         self._ahead: dict[int, bytes] = {}
-        self._last = self._run_length = 0
+        self._last = self._run_length = 0  # the message asked for last, and how many in order before it
         self._closed = self._updating = False
 
     async def open(self) -> None:
@@ -74,15 +74,24 @@ class MailboxMaildrop:
             self._ids = await self._run(unique_ids, self._maildir, self._messages)
         return self._ids or ()
 
-    async def retrieve(self, number: int) -> Content:
+    def at_hand(self, number: int) -> Content | None:
         """A client that takes one message after the other finds most of them read already."""
-        self._run_length = self._run_length + 1 if number == self._last + 1 else 0
-        self._last = number
-        if (data := self._ahead.pop(number, None)) is not None:
-            return Content(data)
+        if (data := self._ahead.pop(number, None)) is None:
+            return None
+        self._follow(number)
+        return Content(data)
+
+    async def retrieve(self, number: int) -> Content:
+        if at_hand := self.at_hand(number):
+            return at_hand
+        self._follow(number)
         further = min(self._run_length - 1, MOST_AHEAD)
         content, self._ahead = await self._run(self._read_from, number, further)
         return content
+
+    def _follow(self, number: int) -> None:
+        self._run_length = self._run_length + 1 if number == self._last + 1 else 0
+        self._last = number
 
     async def top(self, number: int, lines: int) -> Content:
         return await self._run(self._read_top, number, lines)

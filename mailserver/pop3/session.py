@@ -27,12 +27,12 @@ BAD_COMMANDS = 20
 _LANGUAGES = {"i-default": "Default language", "en": "English"}  # RFC 2277 §4.5
 
 
-class State(enum.Flag):
+class State(enum.Enum):
     """RFC 1939 §3; UPDATE lasts no longer than the answer to QUIT."""
 
     AUTHORIZATION = enum.auto()
     TRANSACTION = enum.auto()
-    ANY = AUTHORIZATION | TRANSACTION
+    ANY = enum.auto()
 
 
 class Session:
@@ -62,13 +62,17 @@ class Session:
     def greeting(self) -> bytes:
         return answer.ok(f"{self.policy.hostname} POP3 ready").data  # no <...>: APOP is not offered
 
-    async def receive(self, line: bytes) -> Answer:
+    def receive(self, line: bytes) -> Answer | Awaitable[Answer]:
         """Answer one line, given without its CRLF. Bad input gets an answer, never an exception."""
         try:
-            if self.authorization.exchange:
-                reply = await self.authorization.respond(line)
-            else:
-                reply = await self._command(line)
+            reply = self.authorization.respond(line) if self.authorization.exchange else self._command(line)
+        except BadCommand as bad:
+            return self._bad(str(bad))
+        return reply if isinstance(reply, Answer) else self._awaited(reply)
+
+    async def _awaited(self, waiting: Awaitable[Answer]) -> Answer:
+        try:
+            reply = await waiting
         except BadCommand as bad:
             return self._bad(str(bad))
         except Unavailable:
@@ -101,19 +105,19 @@ class Session:
         self.authorization.close()
         self._log()
 
-    async def _command(self, line: bytes) -> Answer:
+    def _command(self, line: bytes) -> Answer | Awaitable[Answer]:
         if len(line) + 2 > COMMAND_OCTETS:
             raise BadCommand("Line too long")
         word, space, rest = line.partition(b" ")
         verb = VERBS.get(word.upper())
         if verb is None:
             raise BadCommand("Unknown command")
-        if not verb.states & (State.TRANSACTION if self.transaction else State.AUTHORIZATION):
+        if verb.state not in (State.TRANSACTION if self.transaction else State.AUTHORIZATION, State.ANY):
             raise BadCommand("Not in this state")
         match = verb.form.pattern.fullmatch(space + rest)
         if match is None:
             raise BadCommand(f"Expected {word.decode().upper()}{verb.form.usage}")
-        return await verb.run(self, *match.groups())
+        return verb.run(self, *match.groups())
 
     def _bad(self, text: str) -> Answer:
         self._bad_commands += 1
@@ -122,29 +126,29 @@ class Session:
         self._ended = "bad-commands"
         return answer.err("Too many bad commands", then=Then.CLOSE)
 
-    async def capa(self) -> Answer:
+    def capa(self) -> Answer:
         """RFC 2449 §5: from the verb table, so that what is told and what is done cannot differ."""
         lines = [line for verb in VERBS.values() for line in verb.tells(self)]
         return answer.listing("Capabilities follow", lines, len(lines))
 
-    async def noop(self) -> Answer:
+    def noop(self) -> Answer:
         return answer.ok("Nothing done")
 
-    async def quit(self) -> Answer:
+    def quit(self) -> Answer | Awaitable[Answer]:
         self._ended = "quit"
         if self.transaction:
-            return await self.transaction.quit()
+            return self.transaction.quit()
         return answer.ok("Nothing deleted", Then.CLOSE)
 
-    async def stls(self) -> Answer:
+    def stls(self) -> Answer:
         if not self.may_start_tls:
             raise BadCommand("No TLS to start")
         return answer.ok("Begin TLS", Then.START_TLS)
 
-    async def utf8(self) -> Answer:
+    def utf8(self) -> Answer:
         return answer.ok("UTF8 mode")  # names are UTF-8 and messages as stored with or without it
 
-    async def lang(self, wanted: bytes | None) -> Answer:
+    def lang(self, wanted: bytes | None) -> Answer:
         """RFC 6856 §3: there is one language, under two names."""
         if wanted is None:
             lines = [f"{tag} {name}" for tag, name in _LANGUAGES.items()]
@@ -187,15 +191,15 @@ TWO_NUMBERS = Form(" number lines", re.compile(rb" ([0-9]{1,10}) ([0-9]{1,10}) *
 SASL = Form(" mechanism [response]", re.compile(rb" ([A-Za-z0-9_-]{1,20})(?: ([A-Za-z0-9+/=]+))? *"))
 LANGUAGE = Form(" [language]", re.compile(rb"(?: (\*|[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*))? *"))
 
-Run = Callable[..., Awaitable[Answer]]
+Run = Callable[..., Answer | Awaitable[Answer]]
 Tells = Callable[[Session], list[str]]
 
 
 class Verb(NamedTuple):
-    """One command: what it does, the states it is allowed in, its form, and its lines in CAPA."""
+    """One command: what it does, the state it is allowed in, its form, and its lines in CAPA."""
 
     run: Run
-    states: State
+    state: State
     form: Form
     tells: Tells = lambda _: []
 

@@ -7,7 +7,7 @@ Not here: lines and their grammar (`pop3.session`), files (`pop3.maildrop`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from mailserver.pop3 import answer
@@ -50,6 +50,9 @@ class Maildrop(Protocol):
     async def unique_ids(self) -> Sequence[str]:
         """The UIDL of each message (RFC 1939 §7). Raises Unavailable."""
 
+    def at_hand(self, number: int) -> Content | None:
+        """A whole message, if it has been read already."""
+
     async def retrieve(self, number: int) -> Content:
         """A whole message. Raises Gone, Unavailable."""
 
@@ -84,10 +87,10 @@ class Transaction:
         count = len(self._sizes) - len(self._marked)
         return f"{answer.plural(count, 'message')} ({self._left} octets)"
 
-    async def stat(self) -> Answer:
+    def stat(self) -> Answer:
         return answer.ok(f"{len(self._sizes) - len(self._marked)} {self._left}")
 
-    async def list(self, number: bytes | None) -> Answer:
+    def list(self, number: bytes | None) -> Answer:
         if number is None:
             lines = (f"{n} {size}" for n, size in enumerate(self._sizes, 1) if n not in self._marked)
             return answer.listing(self.summary(), lines, len(self._sizes))
@@ -103,13 +106,19 @@ class Transaction:
             return self._no_such(number)
         return answer.ok(f"{n} {(await self._maildrop.unique_ids())[n - 1]}")
 
-    async def retr(self, number: bytes) -> Answer:
+    def retr(self, number: bytes) -> Answer | Awaitable[Answer]:
         if not (n := self._number(number)):
             return self._no_such(number)
+        content = self._maildrop.at_hand(n)
+        return self._retrieve(n) if content is None else self._retrieved(n, content)
+
+    async def _retrieve(self, n: int) -> Answer:
         try:
-            content = await self._maildrop.retrieve(n)
+            return self._retrieved(n, await self._maildrop.retrieve(n))
         except Gone:
             return answer.err("The message is gone, removed by another program")
+
+    def _retrieved(self, n: int, content: Content) -> Answer:
         self.retrieved += 1
         self.octets += self._sizes[n - 1]
         return answer.content(f"{self._sizes[n - 1]} octets", *content)
@@ -123,14 +132,14 @@ class Transaction:
             return answer.err("The message is gone, removed by another program")
         return answer.content("Top of message follows", *content)
 
-    async def dele(self, number: bytes) -> Answer:
+    def dele(self, number: bytes) -> Answer:
         if not (n := self._number(number)):
             return self._no_such(number)
         self._marked.add(n)
         self._left -= self._sizes[n - 1]
         return answer.ok(f"Message {n} marked")
 
-    async def rset(self) -> Answer:
+    def rset(self) -> Answer:
         self._marked.clear()
         self._left = self._all
         return answer.ok(f"Nothing marked, {self.summary()}")

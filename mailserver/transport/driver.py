@@ -2,17 +2,17 @@
 
 Lines in, answers out, one at a time and in order, however the client cuts or joins its segments. Everything
 a client can stretch is bounded: input and output held, line length, and the time it is idle, does not read,
-or stays. A task exists only while there is input to answer. Not here: what a line means (`pop3.session`).
+or stays. A task exists only while an answer, or the client, is waited for. Not here: what a line means
+(`pop3.session`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
 
 from mailserver import maillog
 from mailserver.pool import Busy, Pool
@@ -55,6 +55,7 @@ class Driver(asyncio.Protocol):
         "_end",
         "_ended",
         "_eof",
+        "_held",
         "_lines",
         "_loop",
         "_lost",
@@ -70,6 +71,7 @@ class Driver(asyncio.Protocol):
         "_timer",
         "_tls",
         "_transport",
+        "_turn",
         "_write_paused",
     )
     _loop: asyncio.AbstractEventLoop
@@ -96,7 +98,9 @@ class Driver(asyncio.Protocol):
         self._tls = tls
         self._connections = connections
         self._lines = Lines(line_limit)
-        self._out = bytearray()
+        self._out: list[bytes] = []  # answers not yet sent
+        self._held = 0  # octets of them
+        self._turn = 0  # lines answered since other connections had their turn
         self._task: asyncio.Task[None] | None = None  # at work on lines, or on the session's end
         self._resumed: asyncio.Future[None] | None = None  # waiting until the client reads
         self._reading = True
@@ -131,7 +135,7 @@ class Driver(asyncio.Protocol):
         self._lines.feed(data)
         if self._task is None:
             if self._lines.ready:
-                self._task = self._loop.create_task(self._work())
+                self._begin()
         elif len(self._lines) > INPUT:
             self._pause_reading()
 
@@ -201,9 +205,24 @@ class Driver(asyncio.Protocol):
 
     # ---- work
 
-    async def _work(self) -> None:
+    def _begin(self) -> None:
+        """Answer what can be answered at once; what must be waited for becomes a task."""
+        self._turn = 0
         try:
-            await self._converse()
+            waiting = self._go_on()
+        except Exception as error:
+            self._report(error)
+            self._cut()
+            return
+        self._active = self._loop.time()
+        if waiting is not None:
+            self._task = self._loop.create_task(self._work(waiting))
+
+    async def _work(self, waiting: Awaitable[None] | None) -> None:
+        try:
+            while waiting is not None:
+                await waiting
+                waiting = self._go_on()
         except asyncio.CancelledError:
             self._cut()
             raise
@@ -239,45 +258,61 @@ class Driver(asyncio.Protocol):
         finally:
             self._connections.discard(self)
 
-    async def _converse(self) -> None:
-        """Answer all lines that are there; answers that come together leave together."""
-        for answered in itertools.count(1):
-            if answered % TURN == 0:
-                await asyncio.sleep(0)
-            if self._closing:
-                return
-            if not self._lines.ready:
-                await self._flush()
-                if not self._lines.ready:
-                    return
-            answer = await self._answer()
-            if answer.stream is None:
-                self._out += answer.data
-            else:
-                answer = await self._send_stream(answer, answer.stream)
-            if answer.then is not Then.CONTINUE or len(self._out) >= OUTPUT:
-                await self._flush()
-            if answer.then is Then.CLOSE and not self._lost:
-                self._finish()
-            elif answer.then is Then.START_TLS and not self._lost:
-                await self._start_tls()
+    def _go_on(self) -> Coroutine[Any, Any, None] | None:
+        """Answer lines: None when there are no more, else what must be waited for before going on.
 
-    async def _answer(self) -> Answer:
+        Answers that come together leave together.
+        """
+        while self._turn < TURN:
+            self._turn += 1
+            if self._closing:
+                return None
+            if not self._lines.ready:
+                self._send()
+                return self._until_taken() if self._write_paused else None
+            answer = self._answer()
+            if not isinstance(answer, Answer) or answer.stream or answer.then is not Then.CONTINUE:
+                return self._complete(answer)
+            self._hold(answer.data)
+            if self._held >= OUTPUT:
+                return self._flush()
+        self._turn = 0
+        return asyncio.sleep(0)
+
+    def _answer(self) -> Answer | Awaitable[Answer]:
         try:
             line = self._lines.next()
         except LineTooLong:
             return self._session.too_long()
         assert line is not None
         try:
-            return await self._session.receive(line)
+            return self._session.receive(line)
         except Exception as error:
             return self._excuse(error)
+
+    async def _complete(self, answer: Answer | Awaitable[Answer]) -> None:
+        """Wait for the rest of an answer, then do what comes after it."""
+        if not isinstance(answer, Answer):
+            try:
+                answer = await answer
+            except Exception as error:
+                answer = self._excuse(error)
+        if answer.stream is None:
+            self._hold(answer.data)
+        else:
+            answer = await self._send_stream(answer, answer.stream)
+        if answer.then is not Then.CONTINUE or self._held >= OUTPUT:
+            await self._flush()
+        if answer.then is Then.CLOSE and not self._lost:
+            self._finish()
+        elif answer.then is Then.START_TLS and not self._lost:
+            await self._start_tls()
 
     def _excuse(self, error: Exception) -> Answer:
         if isinstance(error, Busy):
             return self._session.busy()
         self._report(error)
-        return replace(self._session.failure(), then=Then.CLOSE)
+        return self._session.failure()._replace(then=Then.CLOSE)
 
     async def _send_stream(self, answer: Answer, blocks: Iterator[bytes]) -> Answer:
         try:
@@ -286,12 +321,12 @@ class Driver(asyncio.Protocol):
             except Exception as error:
                 answer = self._excuse(error)
                 data, more = b"", False
-            self._out += answer.data
-            self._out += data
+            self._hold(answer.data)
+            self._hold(data)
             while more and not self._lost:
                 await self._flush()
                 data, more = await self._take_more(blocks)
-                self._out += data
+                self._hold(data)
             return answer
         finally:
             close = getattr(blocks, "close", None)
@@ -309,11 +344,23 @@ class Driver(asyncio.Protocol):
                     raise
                 await asyncio.sleep(BUSY_DELAY)
 
+    def _hold(self, data: bytes) -> None:
+        self._out.append(data)
+        self._held += len(data)
+
+    def _send(self) -> None:
+        """Pass what is held to the transport."""
+        if self._held and not self._lost:
+            self._transport.write(b"".join(self._out))  # the very object where there is but one
+        self._out.clear()
+        self._held = 0
+
     async def _flush(self) -> None:
         """Send what is held, and wait until the client has taken enough of it. Raises _Stalled."""
-        if self._out and not self._lost:
-            self._transport.write(bytes(self._out))
-        self._out.clear()
+        self._send()
+        await self._until_taken()
+
+    async def _until_taken(self) -> None:
         while self._write_paused and not self._lost:
             size = self._transport.get_write_buffer_size()
             self._resumed = self._loop.create_future()

@@ -6,9 +6,8 @@ Not here: either side of it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Iterator
+from typing import NamedTuple, Protocol
 
 
 class Then(enum.Enum):
@@ -19,8 +18,7 @@ class Then(enum.Enum):
     START_TLS = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What to send: `data`, then the blocks of `stream`, then what `then` says.
 
     The stream is iterated in a pool's thread. Its first blocks are taken before `data` is sent, so trouble at
@@ -47,8 +45,11 @@ class LineSession(Protocol):
     def greeting(self) -> bytes:
         """What the server says first."""
 
-    async def receive(self, line: bytes) -> Answer:
-        """Answer a line, which comes without its CRLF. A pool's Busy may pass through."""
+    def receive(self, line: bytes) -> Answer | Awaitable[Answer]:
+        """Answer a line, which comes without its CRLF: at once, or where something is waited for, later.
+
+        A pool's Busy may pass through. An answer at once costs no task.
+        """
 
     def too_long(self) -> Answer:
         """Answer a line over the limit; its octets are dropped."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from memory_maildrop import MemoryMailbox, memory_session
+from memory_maildrop import MemoryMailbox, answered, memory_session
 
 from mailserver.pop3.session import VERBS, Session
 from mailserver.transport.driver import Answer, Then
@@ -26,7 +26,7 @@ def now(work: Coroutine[Any, Any, T]) -> T:
 
 
 def say(session: Session, line: bytes) -> bytes:
-    answer = now(session.receive(line))
+    answer = now(answered(session, line))
     return answer.data + b"".join(answer.stream or ())
 
 
@@ -142,7 +142,7 @@ ODD = st.one_of(
 def test_any_line_gets_one_answer(lines: list[bytes]) -> None:
     session = memory_session(MemoryMailbox(MAIL[:2]), starttls=True)
     for line in lines:
-        answer: Answer = now(session.receive(line))
+        answer: Answer = now(answered(session, line))
         data = answer.data + b"".join(answer.stream or ())
         assert data.startswith((b"+OK ", b"-ERR ", b"+ "))
         assert data.endswith(b"\r\n")
