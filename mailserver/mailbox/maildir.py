@@ -11,13 +11,21 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mailserver.durable import files
 from mailserver.mailbox import dovecot, lock, trouble, wire
 from mailserver.mailbox.arrival import Arrival
 from mailserver.mailbox.names import Message, delivery_order, unique_name, unique_part
-from mailserver.mailbox.tree import SUBDIRECTORIES, TRASH, make_folder, messages_in, open_regular, opened
+from mailserver.mailbox.tree import (
+    SUBDIRECTORIES,
+    TRASH,
+    make_folder,
+    messages_in,
+    open_regular,
+    opened,
+    read_regular,
+)
 
 __all__ = ["Gone", "Maildir", "Message", "unique_name"]
 
@@ -92,6 +100,23 @@ class Maildir:
             self._moved = {found.unique: found for found in self.scan()}
             if message.unique in self._moved:
                 yield self._moved[message.unique]
+
+    def read_small(self, messages: Iterable[tuple[Message, int]]) -> list[bytes]:
+        """The contents, as stored, of messages of at most so many octets each, in the fewest steps.
+
+        It ends before the first that is not where it was, not readable, or larger.
+        """
+        contents: list[bytes] = []
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            directories: dict[str, int] = {}
+            for message, most in messages:
+                if (directory := directories.get(message.subdirectory)) is None:
+                    directory = stack.enter_context(opened(self.path, message.subdirectory))
+                    directories[message.subdirectory] = directory
+                if (content := read_regular(message.name, directory, most)) is None:
+                    break
+                contents.append(content)
+        return contents
 
     def read_wire(self, message: Message, *, dot_stuffed: bool = False) -> WireReader:
         """Blocks of the message's wire form, see `wire.blocks`. Raises Gone or OSError, here or later."""

@@ -74,6 +74,19 @@ def open_regular(name: str, directory: int | None = None) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
+def read_regular(name: str, directory: int, most: int) -> bytes | None:
+    """A regular file as a whole, or None where it has more than `most` octets. Raises OSError."""
+    fd = os.open(name, _FILE, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return None
+        content = os.read(fd, status.st_size + 1)
+    finally:
+        os.close(fd)
+    return content if len(content) == status.st_size else None  # it changes, or the disk fails in the middle
+
+
 def read_lines(path: str) -> Generator[bytes, None, None]:
     """Lines of a regular file without their ends, at most MAX_LINES of MAX_LINE octets. Raises OSError."""
     with os.fdopen(open_regular(path), "rb") as file:

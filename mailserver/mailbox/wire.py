@@ -31,6 +31,15 @@ def blocks(read: Callable[[int], bytes], *, dot_stuffed: bool = False, size: int
         yield held + b"\r\n"
 
 
+def whole(content: bytes) -> bytes:
+    """The wire form, dot-stuffed, of a message held as a whole: what `blocks` makes of it, in fewer steps."""
+    if b"\r\n" in content:
+        content = content.replace(b"\r\n", b"\n")
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    return _stuff(content, True).replace(b"\n", b"\r\n")
+
+
 def length(read: Callable[[int], bytes]) -> int:
     """Octets of the wire form, without dot-stuffing."""
     return sum(map(len, blocks(read)))

@@ -172,20 +172,21 @@ class MailboxMaildrop:
 
     def _read_from(self, number: int, further: int) -> tuple[Content, dict[int, bytes]]:
         """One message, and of up to `further` ones after it those that are small and can be read."""
-        content = _begin(self._wire(number))
-        room, ahead = READ_AHEAD, {}
-        for following in range(number + 1, min(number + further, len(self._messages)) + 1):
-            room -= self.sizes[following - 1]
-            if room < 0 or content.rest:
-                break
-            try:
-                whole, rest = _begin(self._wire(following))
-            except (maildir.Gone, OSError):
-                break  # told when it is asked for
-            if rest:
-                break  # its name told less than there is
-            ahead[following] = whole
-        return content, ahead
+        contents = self._maildir.read_small(self._small(number, further))
+        whole = [wire.whole(content) + _END for content in contents]
+        first = Content(whole[0]) if whole else _begin(self._wire(number))
+        return first, dict(enumerate(whole[1:], number + 1))
+
+    def _small(self, number: int, further: int) -> Iterator[tuple[Message, int]]:
+        """One message and up to `further` ones, as long as they are small, with their sizes."""
+        room = SMALL
+        for at in range(number - 1, min(number + further, len(self._messages))):
+            room -= self.sizes[at]
+            if room < 0:
+                return
+            yield self._messages[at], self.sizes[at]
+            if at == number - 1:
+                room = READ_AHEAD
 
     def _wire(self, number: int) -> Iterator[bytes]:
         """The whole message; the size of a small one is that of its only block."""
