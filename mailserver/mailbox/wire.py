@@ -33,7 +33,7 @@ def blocks(read: Callable[[int], bytes], *, dot_stuffed: bool = False, size: int
 
 def whole(content: bytes) -> bytes:
     """The wire form, dot-stuffed, of a message held as a whole: what `blocks` makes of it, in fewer steps."""
-    if b"\r\n" in content:
+    if b"\r" in content:
         content = content.replace(b"\r\n", b"\n")
     if content and not content.endswith(b"\n"):
         content += b"\n"
