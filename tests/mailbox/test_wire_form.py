@@ -43,9 +43,11 @@ def test_any_mixture_of_line_ends_at_any_block_size(content: bytes, size: int) -
 @given(_contents, st.integers(1, 9))
 @example(b".\n..\n\n.", 1)
 @example(b"a\n\r.", 2)
+@example(b".a\r", 2)
 def test_dots_are_stuffed_in_the_same_pass(content: bytes, size: int) -> None:
     form = b"".join(wire.blocks(io.BytesIO(content).read, dot_stuffed=True, size=size))
     assert form == stuffed(whole(content))
+    assert wire.whole(content) == form
 
 
 def test_what_is_stored_with_bare_line_feeds_comes_back_as_it_was_sent() -> None:
