@@ -26,6 +26,7 @@ class Gate:
     The counts are shared memory, made before the processes are forked. Each writes in its own `slot` alone
     and adds up all of them, so there is no lock that a killed process could leave behind, and its counts go
     with its slot. Two processes that count at the same instant may let one too many in.
+    A slot other than 0 is used after `clear` alone, before the process is forked.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -33,22 +34,25 @@ class Gate:
         self.slot = 0
         self._stride = BUCKETS + 1
         self._counts = memoryview(mmap.mmap(-1, SLOTS * self._stride * 4)).cast("I")
+        self._end = memoryview(mmap.mmap(-1, 4)).cast("I")  # of the slots in use: the others are not added
+        self._end[0] = self._stride
 
     @property
     def connections(self) -> int:
         """Open connections of all processes."""
-        return sum(self._counts[BUCKETS :: self._stride])
+        return sum(self._counts[BUCKETS : self._end[0] : self._stride])
 
     def enter(self, source: str | bytes) -> str | None:
         """Take a place for `source` (see `source_of`); None, or which limit forbids it."""
-        if self.connections >= self.limits.connections:
+        counts, stride, limits = self._counts, self._stride, self.limits
+        if self.connections >= limits.connections:
             return "connections"
         if source:
             bucket = hash(source) % BUCKETS
-            if 0 < self.limits.per_address <= sum(self._counts[bucket :: self._stride]):
+            if 0 < limits.per_address <= sum(counts[bucket : self._end[0] : stride]):
                 return "per-address"
-            self._counts[self.slot * self._stride + bucket] += 1
-        self._counts[self.slot * self._stride + BUCKETS] += 1
+            counts[self.slot * stride + bucket] += 1
+        counts[self.slot * stride + BUCKETS] += 1
         return None
 
     def leave(self, source: str | bytes) -> None:
@@ -58,9 +62,11 @@ class Gate:
             self._counts[self.slot * self._stride + hash(source) % BUCKETS] -= 1
 
     def clear(self, slot: int) -> None:
-        """Forget what a process counted that has ended."""
+        """Forget what a process counted that has ended, and let another one count there."""
         start = slot * self._stride
-        self._counts[start : start + self._stride] = memoryview(bytes(self._stride * 4)).cast("I")
+        end = start + self._stride
+        self._counts[start:end] = memoryview(bytes(self._stride * 4)).cast("I")
+        self._end[0] = max(self._end[0], end)
 
 
 def source_of(address: str) -> str | bytes:

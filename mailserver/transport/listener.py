@@ -74,6 +74,11 @@ class _Connection(socket.socket):
     gate: Gate
     source: str | bytes
 
+    def __init__(self, family: int, fd: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM, 0, fd)
+        self.listener = None
+        self.setblocking(False)
+
     def close(self) -> None:
         self._leave()
         super().close()
@@ -127,7 +132,7 @@ class Listener:
         self._accepting = False
         self._later: asyncio.TimerHandle | None = None
         self._complained = False
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._beginning: dict[socket.socket, asyncio.Task[None]] = {}
 
     def open(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
         """Bind (see `endpoint.bind`). Clients wait from here on. May block; raises EndpointError."""
@@ -167,12 +172,12 @@ class Listener:
 
     async def settle(self) -> None:
         """Wait until every connection accepted so far has its session, or is gone."""
-        await asyncio.gather(*self._beginning, return_exceptions=True)
+        await asyncio.gather(*self._beginning.values(), return_exceptions=True)
 
     def close(self) -> None:
         """Stop for good: leave(), connections that have no session yet are dropped, the socket file goes."""
         self.leave()
-        for task in self._beginning:
+        for task in self._beginning.values():
             task.cancel()
         if self._made is not None:
             self._unlink()
@@ -217,7 +222,8 @@ class Listener:
     def _take(self, listening: socket.socket, family: int) -> None:
         for _ in range(BURST):
             try:
-                accepted, address = listening.accept()
+                # accept() would make an object of it, and we another one
+                fd, address = listening._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError):
                 self._complained = False
                 return
@@ -226,7 +232,7 @@ class Listener:
                     continue
                 self._starve(error)
                 return
-            self._admit(accepted, address, family)
+            self._admit(_Connection(family, fd), address, family)
 
     def _starve(self, error: OSError) -> None:
         """EMFILE and its like: the connection stays in the queue, so watching it would spin."""
@@ -239,10 +245,7 @@ class Listener:
             reason = errno.errorcode.get(error.errno or 0, "unknown")
             maillog.event("accept-failed", listener=self.endpoint, reason=reason)
 
-    def _admit(self, accepted: socket.socket, address: Any, family: int) -> None:
-        sock = _Connection(family, socket.SOCK_STREAM, 0, accepted.detach())
-        sock.listener = None
-        sock.setblocking(False)
+    def _admit(self, sock: _Connection, address: Any, family: int) -> None:
         try:
             peer = self._peer(sock, address, family)
         except OSError:  # it is gone already
@@ -252,9 +255,7 @@ class Listener:
         # a proxy speaks for many: it takes a place in all, and its client's address counts once known
         if self._enter(sock, peer, "" if proxied else self._source(peer)):
             assert self._loop is not None
-            task = self._loop.create_task(self._begin(sock, peer, proxied))
-            self._beginning.add(task)
-            task.add_done_callback(self._beginning.discard)
+            self._beginning[sock] = self._loop.create_task(self._begin(sock, peer, proxied))
 
     def _peer(self, sock: socket.socket, address: Any, family: int) -> Peer:
         secure = self._certificates is not None
@@ -312,6 +313,8 @@ class Listener:
             maillog.event(
                 "connection-failed", listener=self.endpoint, peer=peer.address, reason=reason_of(error)
             )
+        finally:
+            self._beginning.pop(sock, None)
 
     def _tls(self) -> dict[str, Any]:
         if self._certificates is None:
