@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mailserver.durable.files import inherit_owner
 from mailserver.mail.quota import Quota
-from mailserver.mailbox import trouble
+from mailserver.mailbox import tally, trouble
 from mailserver.mailbox.names import Message, unique_name
 from mailserver.mailbox.tree import TRASH, folders, messages_in, open_regular, opened
 
@@ -35,7 +35,7 @@ _PATIENCE = 2.0  # seconds to wait for another's count
 _HOLDING = b"-\n"  # a first line that is nobody's quota
 
 _QUOTA = re.compile(r"\s*(\d{1,18})([SC])\s*")
-_LINE = re.compile(r"\s*(-?\d{1,18})\s+(-?\d{1,18})\s*")
+_NOTES = re.compile(r"(?:[^\S\n]*-?\d{1,18}[^\S\n]+-?\d{1,18}[^\S\n]*(?:\n|\Z))++")
 
 
 class Usage(NamedTuple):
@@ -61,9 +61,20 @@ def usage(maildir: Maildir, quota: Quota) -> Usage:
     return kept.usage if kept else _recalculate(maildir.path, quota)
 
 
+def fits(maildir: Maildir, quota: Quota, octets: int) -> bool:
+    """Whether one more message of `octets` is within the quota for sure, at the price of one stat.
+
+    False says nothing: ask `is_over`, which may read and count.
+    """
+    if not any(quota):
+        return True
+    kept = tally.recall(_file(maildir.path), quota)
+    return kept is not None and not _with(Usage(*kept), octets).exceeds(quota)
+
+
 def is_over(maildir: Maildir, quota: Quota, octets: int) -> bool:
     """Whether one more message of `octets` would exceed the quota. Raises OSError."""
-    if not any(quota):
+    if fits(maildir, quota, octets):
         return False
     kept = _read(maildir.path, quota)
     if kept and (kept.fresh or not _with(kept.usage, octets).exceeds(quota)):
@@ -76,27 +87,37 @@ def add(maildir: Maildir, storage: int, messages: int) -> None:
 
     A note that is lost is found again when the mailbox is counted anew.
     """
+    line = b"%d %d\n" % (storage, messages)
     try:
-        while not _append(maildir.path, b"%d %d\n" % (storage, messages)):
+        while (written := _append(maildir.path, line)) is None:
             continue
     except FileNotFoundError:
         return
     except OSError as error:
         trouble.log("quota-not-kept", maildir.path, error)
+        return
+    if written[1].st_size < LIMIT:
+        tally.appended(_file(maildir.path), *written, len(line), storage, messages)
 
 
-def _append(path: str, lines: bytes) -> bool:
-    """Add lines; False if the file was replaced meanwhile by one that has not got them. Raises OSError."""
-    file = os.path.join(path, FILE)
+def _append(path: str, lines: bytes) -> tuple[os.stat_result, os.stat_result] | None:
+    """Add lines, between two looks at the file; None if it was replaced meanwhile by one that has not got
+    them. Raises OSError."""
+    file = _file(path)
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(file, flags)
     try:
-        status = os.fstat(fd)
-        if status.st_size < LIMIT:  # else the next reader counts anew in any case
+        before = os.fstat(fd)
+        if before.st_size < LIMIT:  # else the next reader counts anew in any case
             os.write(fd, lines)
-        return os.stat(file, follow_symlinks=False).st_ino == status.st_ino
+        after = os.lstat(file)
     finally:
         os.close(fd)
+    return (before, after) if before.st_ino == after.st_ino else None
+
+
+def _file(path: str) -> str:
+    return os.path.join(path, FILE)
 
 
 def _with(usage: Usage, octets: int) -> Usage:
@@ -105,22 +126,23 @@ def _with(usage: Usage, octets: int) -> Usage:
 
 def _read(path: str, quota: Quota) -> _Sum | None:
     """The sum of `maildirsize`, or None where it is to be counted anew."""
+    file = _file(path)
     try:
-        with os.fdopen(open_regular(os.path.join(path, FILE)), "rb") as file:
-            text = file.read(LIMIT).decode("ascii", "replace")
-            age = time.time() - os.fstat(file.fileno()).st_mtime
+        with os.fdopen(open_regular(file), "rb") as lines:
+            status = os.fstat(lines.fileno())
+            text = lines.read(LIMIT).decode("ascii", "replace")
     except OSError:  # missing, or no file that anybody could have written by the rules
         return None
-    first, *lines = text.splitlines() or [""]
-    if len(text) >= LIMIT or _parse_quota(first) != quota:
+    first, _, notes = text.partition("\n")
+    if len(text) >= LIMIT or _parse_quota(first) != quota or not _NOTES.fullmatch(notes):
         return None
-    numbers = [_LINE.fullmatch(line) for line in lines]
-    if not numbers or not all(numbers):
-        return None
-    sums = Usage(*(sum(int(match[i]) for match in numbers if match) for i in (1, 2)))
+    numbers = [int(number) for number in notes.split()]
+    sums = Usage(sum(numbers[::2]), sum(numbers[1::2]))
     if min(sums) < 0:
         return None
-    return _Sum(sums, len(lines) == 1 and 0 <= age < TRUSTED)
+    if len(text) == status.st_size:
+        tally.remember(file, status, quota, *sums)
+    return _Sum(sums, len(numbers) == 2 and 0 <= time.time() - status.st_mtime < TRUSTED)
 
 
 def _parse_quota(line: str) -> Quota | None:
@@ -176,7 +198,7 @@ def _carry_over(path: str, quota: Quota, counted: Usage) -> None:
     limits = ",".join(f"{limit}{kind}" for limit, kind in zip(quota, "SC", strict=True) if limit)
     data = f"{limits}\n{counted.storage} {counted.messages}\n".encode()
     try:
-        with os.fdopen(open_regular(os.path.join(path, FILE)), "rb") as held:
+        with os.fdopen(open_regular(_file(path)), "rb") as held:
             held.seek(len(_HOLDING))
             _keep(path, data + _arrivals(held.read(LIMIT)))
             if late := _arrivals(held.read(LIMIT)):
@@ -210,7 +232,7 @@ def _write(path: str, data: bytes) -> None:
             with os.fdopen(os.open(name, flags, 0o600, dir_fd=tmp), "wb") as file:
                 inherit_owner(file.fileno(), path)
                 file.write(data)
-            os.rename(name, os.path.join(path, FILE), src_dir_fd=tmp)
+            os.rename(name, _file(path), src_dir_fd=tmp)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=tmp)

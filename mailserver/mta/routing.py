@@ -110,13 +110,13 @@ class Routing:
         asker: Asker = ANYBODY,
         witness: Witness | None = None,
     ) -> Route | Awaitable[Route]:
-        """The same, at once where no mailbox has a limit: what fills one is counted in a thread."""
+        """The same, at once where no mailbox may be full: what one holds is read and counted in a thread."""
         try:
             found = self._decide(path, asker, witness)
             if isinstance(found, Reply):
                 return found
             for place in found:
-                if isinstance(place, Local) and (witness is not None or any(place.quota)):
+                if isinstance(place, Local) and (witness is not None or not _fits(place, size)):
                     return self._with_room(path, found, size, witness)
             return found
         except Unavailable as error:
@@ -184,7 +184,9 @@ class Routing:
 
     async def _is_full(self, place: Local, size: int, witness: Witness | None) -> bool:
         limited = any(place.quota)
-        full = limited and await self._pool.run(quotas.is_over, place.maildir, place.quota, size)
+        full = not _fits(place, size) and await self._pool.run(
+            quotas.is_over, place.maildir, place.quota, size
+        )
         if witness is not None:
             found = "the mailbox is full" if full else "there is room" if limited else "no limit"
             witness(Tried(Rule.QUOTA, place.address, found, full))
@@ -205,6 +207,10 @@ class Routing:
 
     def _expand(self, address: Address, asker: Asker, witness: Witness | None = None) -> Route:
         return Expansion(self._rules, asker, witness).of(address)
+
+
+def _fits(place: Local, size: int) -> bool:
+    return quotas.fits(place.maildir, place.quota, size)
 
 
 def _of_domain(root: str, domain: str, maildirs: str | None) -> str:

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 from destinations import link
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mailserver.mail.quota import Quota
-from mailserver.mailbox import quota
+from mailserver.mailbox import quota, tally
 from mailserver.mailbox.maildir import Maildir, Message
 from mailserver.mailbox.quota import Usage
 from mailserver.mailbox.trash import Trash
 
 Deliver = Callable[..., Message]
 LIMITED = Quota(1000, 10)
+_write = os.write
 
 
 @pytest.fixture
@@ -88,6 +91,92 @@ def test_mail_that_comes_and_goes_is_noted_and_not_counted_again(
     assert kept.read_text() == "1000S,10C\n60 1\n40 1\n-60 -1\n60 1\n"
     assert len(counts) == 1
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_a_busy_mailbox_is_not_read_for_each_message(
+    maildir: Maildir, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(b"x" * 60)
+    assert not quota.fits(maildir, LIMITED, 40), "nobody has looked yet"
+    assert not quota.is_over(maildir, LIMITED, 40)  # counts
+    assert not quota.is_over(maildir, LIMITED, 40)  # reads
+    with monkeypatch.context() as patch:
+        patch.setattr(quota, "open_regular", lambda *_: pytest.fail("read again"))
+        for _ in range(8):
+            deliver(b"x" * 100)
+            assert not quota.is_over(maildir, LIMITED, 40)
+        assert quota.fits(maildir, LIMITED, 140)
+        assert not quota.fits(maildir, LIMITED, 141)
+    assert quota.is_over(maildir, LIMITED, 141)
+    assert quota.usage(maildir, LIMITED) == Usage(860, 9)
+
+
+def test_a_long_file_is_counted_anew_though_its_sum_is_known(
+    maildir: Maildir, deliver: Deliver, kept: Path, counts: list[str]
+) -> None:
+    big = Quota(10**6, 10**6)
+    deliver(b"x" * 60)
+    kept.write_text("1000000S,1000000C\n" + "7 1\n" * 1275)
+    assert quota.usage(maildir, big) == Usage(7 * 1275, 1275)
+    assert quota.fits(maildir, big, 1)
+    for _ in range(3):
+        quota.add(maildir, 1, 1)
+    assert not quota.fits(maildir, big, 1)
+    assert not quota.is_over(maildir, big, 1)
+    assert quota.usage(maildir, big) == Usage(60, 1)
+    assert len(counts) == 1
+
+
+CHANGES = st.one_of(
+    st.tuples(st.just("our note"), st.integers(-60, 60), st.integers(-2, 2)),
+    st.tuples(st.just("another's note"), st.integers(-60, 60), st.integers(-2, 2)),
+    st.tuples(st.just("both at once"), st.integers(-60, 60), st.integers(-2, 2)),
+    st.tuples(st.just("replaced"), st.integers(-60, 60), st.integers(-2, 2)),
+    st.tuples(st.just("another quota"), st.integers(0, 60), st.integers(0, 2)),
+    st.tuples(st.just("removed"), st.just(0), st.just(0)),
+    st.tuples(st.just("read"), st.just(0), st.just(0)),
+)
+
+
+@given(st.lists(CHANGES, max_size=12))
+def test_what_is_known_of_a_file_is_what_is_in_it(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, int, int]]
+) -> None:
+    maildir = Maildir(str(tmp_path_factory.mktemp("alice")))
+    kept = Path(maildir.path, "maildirsize")
+    for change, octets, messages in [("replaced", 90, 3), ("read", 0, 0), *changes]:
+        line = f"{octets} {messages}\n"
+        if change == "our note":
+            quota.add(maildir, octets, messages)
+        elif change == "another's note" and kept.exists():
+            kept.write_text(kept.read_text() + line)
+        elif change == "both at once" and kept.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "write", lambda fd, data, line=line: _write(fd, line.encode() + data))
+                quota.add(maildir, octets, messages)
+        elif change in ("replaced", "another quota"):
+            first = "1000S,10C\n" if change == "replaced" else "999S\n"
+            kept.with_name("new").write_text(first + line)
+            kept.with_name("new").rename(kept)
+        elif change == "removed":
+            kept.unlink(missing_ok=True)
+        known = tally.recall(str(kept), LIMITED)
+        read = quota._read(maildir.path, LIMITED)
+        assert known is None or (read is not None and known == read.usage)
+        if change == "read" and read is not None:
+            assert tally.recall(str(kept), LIMITED) == read.usage
+
+
+def test_what_is_known_is_bounded(maildir: Maildir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "REMEMBERED", 10)
+    monkeypatch.setattr(tally, "_kept", {})
+    for number in range(30):
+        box = Maildir(f"{maildir.path}{number}")
+        box.create()
+        assert not quota.is_over(box, LIMITED, 1)
+        assert not quota.is_over(box, LIMITED, 1)
+        assert quota.fits(box, LIMITED, 1)
+    assert len(tally._kept) == 10
 
 
 def test_folders_count_and_trash_does_not(maildir: Maildir, deliver: Deliver) -> None:
@@ -234,7 +323,7 @@ def test_a_count_that_was_cut_off_counts_for_nothing(maildir: Maildir, deliver: 
 
 NOTES = """
 import sys
-from mailserver.mailbox import quota
+from mailserver.mailbox import quota, tally
 from mailserver.mailbox.maildir import Maildir
 maildir = Maildir(sys.argv[1])
 sys.stdin.read()
