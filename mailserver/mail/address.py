@@ -47,6 +47,7 @@ class Address(NamedTuple):
         return f"{quote_local(self.local)}@{self.domain}"
 
 
+@lru_cache(maxsize=1024)
 def quote_local(local: str) -> str:
     """`local` as it stands before the @: bare if it is a dot-string, else a quoted string."""
     if _DOT_STRING.fullmatch(local):

@@ -14,7 +14,7 @@ from functools import lru_cache
 from mailserver.mail.address import Address
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_RECEIVED = re.compile(rb"\nreceived[ \t]*:")  # it begins with a literal and heeds no case: much quicker
 _DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -22,7 +22,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def count_received(header: bytes | bytearray) -> int:
     """How many Received fields a header has (LF line ends)."""
-    return len(_RECEIVED.findall(header))
+    return len(_RECEIVED.findall(b"\n" + header.lower()))
 
 
 def was_delivered_to(header: bytes | bytearray, addresses: Collection[Address], delimiter: str = "") -> bool:
@@ -49,13 +49,11 @@ def received(
     *, hello: str, peer: str, by: str, protocol: str, message_id: str, recipient: Address | None, now: float
 ) -> str:
     """A Received field (RFC 5321 §4.4), LF line ends; `peer` an IP address or `unix`, `now` in UNIX time."""
-    source = f"{_atom(hello)} ({_source(peer)})"
-    lines = [f"Received: from {source}", f"\tby {by} with {protocol} id {message_id}"]
-    if recipient is not None:
-        lines.append(f"\tfor <{recipient}>; {rfc5322_date(int(now))}\n")
-    else:
-        lines[-1] += f"; {rfc5322_date(int(now))}\n"
-    return "\n".join(lines)
+    whom = "" if recipient is None else f"\n\tfor <{recipient}>"
+    return (
+        f"Received: from {_atom(hello)} ({_source(peer)})\n"
+        f"\tby {by} with {protocol} id {message_id}{whom}; {rfc5322_date(int(now))}\n"
+    )
 
 
 def return_path(sender: Address | None) -> str:

@@ -25,7 +25,7 @@ class Arrival:
     """One message's name in one mailbox."""
 
     def __init__(self, maildir: Maildir, name: str) -> None:
-        self.directory = os.path.join(maildir.path, "new")
+        self.directory = f"{maildir.path}/new"
         self._maildir = maildir
         self._name = name
 

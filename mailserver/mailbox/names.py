@@ -79,8 +79,8 @@ def unique_name() -> str:
     the process those of different ones. The host is cut where the name would exceed MAX_UNIQUE.
     """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    stem = f"{seconds}.M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{_CHANCE}"
-    return f"{stem}.{_HOST}"[:MAX_UNIQUE]
+    counted = f"{seconds}.M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}"
+    return f"{counted}R{_CHANCE}.{_HOST}"[:MAX_UNIQUE]
 
 
 def _number(pattern: re.Pattern[str], name: str) -> int | None:

@@ -8,7 +8,7 @@ Not here: how a recipient's places are found (`mta.routing`), how they are fille
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -54,9 +54,16 @@ class Dispatch:
     def __init__(self, envelope: Envelope, accepted: Sequence[Accepted]) -> None:
         self._envelope = envelope
         self._accepted = accepted
-        mailboxes = {place.maildir.path: place for _, place in self._all() if isinstance(place, Local)}
+        mailboxes: dict[str, Local] = {}
+        leaving: list[tuple[Recipient, Leaves]] = []
+        # Who was asked for himself goes before who is led to: of two wishes for an address his counts.
+        for given in sorted(accepted, key=lambda given: len(given.places)):
+            for place in given.places:
+                if isinstance(place, Local):
+                    mailboxes[place.maildir.path] = place
+                else:
+                    leaving.append((_wishes(given), place))
         self.mailboxes = list(mailboxes.values())
-        leaving = [(given, place) for given, place in self._all() if isinstance(place, Leaves)]
         self.forwarders = {place.forwarded_by for _, place in leaving if place.forwarded_by is not None}
         self._entries = _entries(leaving)
         self.departures = _departures(envelope, leaving, self._entries) if leaving else []
@@ -91,11 +98,6 @@ class Dispatch:
 
     def _key(self, place: Local | Leaves) -> str | _Entry:
         return place.maildir.path if isinstance(place, Local) else self._entries[_copy(place)]
-
-    def _all(self) -> Iterator[tuple[Recipient, Local | Leaves]]:
-        """Who was asked for himself goes before who is led to: of two wishes for an address his counts."""
-        given = sorted(self._accepted, key=lambda accepted: len(accepted.places))
-        return ((_wishes(accepted), place) for accepted in given for place in accepted.places)
 
 
 def _copy(place: Leaves) -> tuple[Address | None, Address]:

@@ -88,8 +88,10 @@ class Message:
 
     def __init__(self, staging: str) -> None:
         self.unique = unique_name()
-        self.id = "".join(self.unique.split(".")[:2])
-        self.staged = Staged(os.path.join(staging, self.unique))
+        seconds, _, rest = self.unique.partition(".")
+        self.id = seconds + rest.partition(".")[0]
+        self.staged = Staged(f"{staging}/{self.unique}")
+        self.spilled = False
 
 
 class Reception:
@@ -122,6 +124,7 @@ class Reception:
 
     async def spill(self, message: Message) -> Reply | None:
         """Move what is held in memory to the message's file; the reason where that cannot be done."""
+        message.spilled = True
         try:
             return await self._pool.run(message.staged.write)
         except Busy:
@@ -131,6 +134,8 @@ class Reception:
 
     def abandon(self, message: Message) -> None:
         """Forget a message nobody was told about, off the loop; a file left behind goes at the next start."""
+        if not message.spilled:
+            return  # it is nowhere but here
         task = asyncio.ensure_future(self._discard(message.staged))
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)

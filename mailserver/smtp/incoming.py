@@ -101,7 +101,7 @@ class Incoming:
         accepted = Reply(250, "2.0.0", f"OK {self._message.id}")
         if lmtp:
             return [error or accepted for error in self._dispatch.outcomes(errors)]
-        failed = next((error for error in errors if error is not None), None)
+        failed = _first(errors)
         if failed is not None and submitting is not None:
             submitting.give_back()
         return [failed or accepted]
@@ -156,7 +156,8 @@ class Incoming:
         )
 
     def _log(self, errors: Sequence[Reply | None]) -> None:
-        maillog.count("messages.received", int(None in errors))
+        stored = errors.count(None)
+        maillog.count("messages.received", int(stored > 0))
         maillog.event(
             "received",
             id=self._message.id,
@@ -168,7 +169,11 @@ class Incoming:
             to=",".join(str(a.recipient.address) for a in self._accepted[:10]),
             recipients=len(self._accepted),
             size=self.content.wire_size,
-            stored=sum(error is None for error in errors),
-            reply=next((error for error in errors if error is not None), None),
+            stored=stored,
+            reply=_first(errors),
             envid=self._envelope.envid,
         )
+
+
+def _first(errors: Sequence[Reply | None]) -> Reply | None:
+    return next(filter(None, errors), None)

@@ -91,3 +91,19 @@ def test_the_connection_lives(
     (message,) = office.messages("ann")
     assert message.read_bytes().endswith(b"Subject: small\n\nx\n")
     assert office.staged() == []
+
+
+@pytest.mark.parametrize(("octets", "thrown_away"), [(100, 0), (2 * SPILL, 1)])
+def test_only_what_came_to_the_disk_is_removed_there(
+    office: Office, monkeypatch: pytest.MonkeyPatch, octets: int, thrown_away: int
+) -> None:
+    """A small message that is refused costs no thread."""
+    discarded: list[Staged] = []
+    real = Staged.discard
+    monkeypatch.setattr(Staged, "discard", lambda staged: (discarded.append(staged), real(staged)))
+    replies = converse(
+        office, b"HELO x\r\n" + ENVELOPE + b"DATA\r\n\r\n" + b"x" * octets + b"\nbare\r\n.\r\nQUIT\r\n"
+    )
+    assert replies[4].startswith("554 5.6.0")
+    assert len(discarded) == thrown_away
+    assert not office.staged()
