@@ -38,9 +38,7 @@ class Conversation(asyncio.Protocol):
     dialogue: Transaction
     loop: asyncio.AbstractEventLoop
     _transport: asyncio.Transport
-    _expiry: asyncio.TimerHandle
     _timeout_handle: asyncio.TimerHandle | None
-    _timeout_duration: float
     _paused: bool  # the client does not read
 
     def _begin(self, read: Callable[[Any], Answer]) -> None:
@@ -50,7 +48,7 @@ class Conversation(asyncio.Protocol):
         self._output = b""  # of this turn
         self._task: asyncio.Task[None] | None = None  # what is waited for
         self._errors = 0
-        self._silence_end = 0.0
+        self._silence_end = self._session_end = 0.0
         self._draining = self._closing = self._smuggling = self._eof = False
         self._hearing = True
 
@@ -82,27 +80,37 @@ class Conversation(asyncio.Protocol):
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """Put the end of silence off. The timer is left alone (it looks when it rings): 3 % of a message."""
-        self._silence_end = self.loop.time() + (duration or self._timeout_duration)
+        self._silence_end = self.loop.time() + (duration or self.site.timeouts.idle)
         if self._timeout_handle is None or self._timeout_handle.when() > self._silence_end:
-            if self._timeout_handle is not None:
-                self._timeout_handle.cancel()
-            self._timeout_handle = self.loop.call_at(self._silence_end, self._timeout_cb)
+            self._ring_at(min(self._silence_end, self._session_end))
+
+    def _ring_at(self, when: float) -> None:
+        """Set the one timer, for whatever ends first."""
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        self._timeout_handle = self.loop.call_at(when, self._timeout_cb)
 
     def _timeout_cb(self) -> None:
-        if self.loop.time() < self._silence_end:
-            self._timeout_handle = self.loop.call_at(self._silence_end, self._timeout_cb)
+        now = self.loop.time()
+        if self._closing:
+            self.abort()
+        elif now >= self._session_end:
+            self._expire(now)
+        elif now < self._silence_end:
+            self._ring_at(min(self._silence_end, self._session_end))
         elif self._smuggling:
             self._say_goodbye(replies.NO_END_OF_DATA)
         else:
             self._say_goodbye(replies.IDLE)
 
-    def _expire(self) -> None:
+    def _expire(self, now: float) -> None:
         """The session's time is over; a message under way has its own time to be finished."""
         if self.dialogue.idle or self._draining:
             self._say_goodbye(replies.EXPIRED)
         else:
             self._draining = True
-            self._expiry = self.loop.call_later(self.site.timeouts.content, self._expire)
+            self._session_end = now + self.site.timeouts.content
+            self._ring_at(min(self._silence_end, self._session_end))
 
     def _say_goodbye(self, reply: Reply) -> None:
         """Close from outside the conversation; RFC 5321 §3.8 lets a server do so with 421."""
@@ -118,9 +126,9 @@ class Conversation(asyncio.Protocol):
             self._input.clear()
             self._flush()
             self._transport.close()
-            # a client that reads nothing must not keep the closing connection for ever
-            self._expiry.cancel()
-            self._expiry = self.loop.call_later(self.site.timeouts.handshake, self.abort)
+            if self._transport.get_write_buffer_size():
+                # a client that reads nothing must not keep the closing connection for ever
+                self._ring_at(self.loop.time() + self.site.timeouts.handshake)
 
     # -- answers ---------------------------------------------------------------------------------
 

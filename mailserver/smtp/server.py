@@ -51,7 +51,6 @@ class Session(Conversation, SMTP):
         self._smtp_methods = _LMTP_VERBS if site.policy.lmtp else _VERBS if site.submission else _SMTP_VERBS
         self.hostname = site.policy.hostname
         self.__ident__ = "LMTP" if site.policy.lmtp else "ESMTP"
-        self._timeout_duration = site.timeouts.idle
         self.site = site
         self.peer = peer
         self._submitting = submitting = Submitting(site.submission, peer) if site.submission else None
@@ -66,15 +65,14 @@ class Session(Conversation, SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        self._session_end = self.loop.time() + self.site.timeouts.session
         self._reset_timeout()
-        self._expiry = self.loop.call_later(self.site.timeouts.session, self._expire)
         self.site.connections.add(self)
         self._send(Reply(220, "", f"{self.hostname} {self.__ident__}"))
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
-        self._expiry.cancel()
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
         self.loop.call_soon(self._bury)  # a task that was just made begins first, with what it is about

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Coroutine
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from mailserver.mail import path
@@ -56,6 +57,28 @@ class Chunk(NamedTuple):
     refused: Reply | None
 
 
+@lru_cache(maxsize=64)
+def _offer(policy: Policy, starttls: bool, login: bool) -> Reply:
+    """The answer to EHLO and LHLO."""
+    keywords = [
+        policy.hostname,
+        f"SIZE {policy.message_size}",
+        "8BITMIME",
+        "SMTPUTF8",
+        "PIPELINING",
+        "CHUNKING",
+        "ENHANCEDSTATUSCODES",
+        f"LIMITS RCPTMAX={policy.recipients}",
+    ]
+    if not policy.lmtp:  # RFC 2033: the client has the queue, and the means to report
+        keywords.insert(-1, "DSN")
+    if starttls:
+        keywords.append("STARTTLS")
+    if login:
+        keywords.append(KEYWORD)
+    return Reply(250, "", "\n".join([*keywords, "HELP"]))
+
+
 class Transaction:
     """The state of one session. `peer` is the client's IP address, or `unix`.
 
@@ -94,23 +117,8 @@ class Transaction:
         self.hello_name, self.extended = name, extended
         if not extended:
             return Reply(250, "", self.policy.hostname)
-        keywords = [
-            self.policy.hostname,
-            f"SIZE {self.policy.message_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "PIPELINING",
-            "CHUNKING",
-            "ENHANCEDSTATUSCODES",
-            f"LIMITS RCPTMAX={self.policy.recipients}",
-        ]
-        if not self.policy.lmtp:  # RFC 2033: the client has the queue, and the means to report
-            keywords.insert(-1, "DSN")
-        if starttls:
-            keywords.append("STARTTLS")
-        if self._submitting is not None and self._submitting.may_log_in(secure=self.secure):
-            keywords.append(KEYWORD)
-        return Reply(250, "", "\n".join([*keywords, "HELP"]))
+        login = self._submitting is not None and self._submitting.may_log_in(secure=self.secure)
+        return _offer(self.policy, starttls, login)
 
     def tls_started(self) -> None:
         """Forget all that was said in clear text (RFC 3207 §4.2)."""
