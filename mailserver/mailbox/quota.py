@@ -35,7 +35,7 @@ _PATIENCE = 2.0  # seconds to wait for another's count
 _HOLDING = b"-\n"  # a first line that is nobody's quota
 
 _QUOTA = re.compile(r"\s*(\d{1,18})([SC])\s*")
-_NOTES = re.compile(r"(?:[^\S\n]*-?\d{1,18}[^\S\n]+-?\d{1,18}[^\S\n]*(?:\n|\Z))++")
+_NOTES = re.compile(rb"(?:[ \t]*+-?\d{1,18}+[ \t]++-?\d{1,18}+[ \t\r]*+(?:\n|\Z))*+")
 
 
 class Usage(NamedTuple):
@@ -97,7 +97,7 @@ def add(maildir: Maildir, storage: int, messages: int) -> None:
         trouble.log("quota-not-kept", maildir.path, error)
         return
     if written[1].st_size < LIMIT:
-        tally.appended(_file(maildir.path), *written, len(line), storage, messages)
+        tally.appended(_file(maildir.path), *written, line, storage, messages)
 
 
 def _append(path: str, lines: bytes) -> tuple[os.stat_result, os.stat_result] | None:
@@ -130,19 +130,30 @@ def _read(path: str, quota: Quota) -> _Sum | None:
     try:
         with os.fdopen(open_regular(file), "rb") as lines:
             status = os.fstat(lines.fileno())
-            text = lines.read(LIMIT).decode("ascii", "replace")
+            data = lines.read(LIMIT)
     except OSError:  # missing, or no file that anybody could have written by the rules
         return None
-    first, _, notes = text.partition("\n")
-    if len(text) >= LIMIT or _parse_quota(first) != quota or not _NOTES.fullmatch(notes):
+    usage = None if len(data) >= LIMIT else _sum(file, data, quota)
+    if usage is None:
         return None
-    numbers = [int(number) for number in notes.split()]
-    sums = Usage(sum(numbers[::2]), sum(numbers[1::2]))
-    if min(sums) < 0:
+    if data.endswith(b"\n"):
+        tally.remember(file, status, data, quota, usage)
+    single = data.strip().count(b"\n") == 1
+    return _Sum(usage, single and 0 <= time.time() - status.st_mtime < TRUSTED)
+
+
+def _sum(file: str, data: bytes, quota: Quota) -> Usage | None:
+    if (begun := tally.beginning(file, data, quota)) is not None:
+        at, storage, messages = begun
+    else:
+        at, storage, messages = data.find(b"\n") + 1, 0, 0
+        if not data[at:] or _parse_quota(data[:at].decode("ascii", "replace")) != quota:
+            return None
+    if not _NOTES.fullmatch(data, at):
         return None
-    if len(text) == status.st_size:
-        tally.remember(file, status, quota, *sums)
-    return _Sum(sums, len(numbers) == 2 and 0 <= time.time() - status.st_mtime < TRUSTED)
+    numbers = [int(number) for number in data[at:].split()]
+    usage = Usage(storage + sum(numbers[::2]), messages + sum(numbers[1::2]))
+    return usage if min(usage) >= 0 else None
 
 
 def _parse_quota(line: str) -> Quota | None:

@@ -2,13 +2,14 @@
 
 Reading a file of some hundred lines for each message costs more than the rest of the message. So what was
 read is kept, and what this process appends is added to it; whatever else happens to the file shows in its
-stat, and it is read again. Not here: the rules of the file (`quota`).
+stat, and it is read again; then only what others appended is parsed. Not here: the file's rules (`quota`).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import zlib
 from typing import NamedTuple
 
 from mailserver.mail.quota import Quota
@@ -17,7 +18,9 @@ REMEMBERED = 16_384  # mailboxes, for the whole process
 
 
 class _Kept(NamedTuple):
-    signature: tuple[int, int, int, int]
+    signature: tuple[int, int, int, int] | None  # None: the file has changed since
+    size: int
+    checksum: int
     quota: Quota
     storage: int
     messages: int
@@ -27,40 +30,57 @@ _kept: dict[str, _Kept] = {}
 _lock = threading.Lock()
 
 
-def remember(file: str, status: os.stat_result, quota: Quota, storage: int, messages: int) -> None:
-    """The sum that was read from a file of this status, and the quota it was read for."""
+def remember(file: str, status: os.stat_result, data: bytes, quota: Quota, sums: tuple[int, int]) -> None:
+    """Octets and messages by the whole lines that were read from a file after it had this status."""
+    signature = _signature(status) if status.st_size == len(data) else None
     with _lock:
         _kept.pop(file, None)  # the latest comes last
-        _kept[file] = _Kept(_signature(status), quota, storage, messages)
+        _kept[file] = _Kept(signature, len(data), zlib.crc32(data), quota, *sums)
         if len(_kept) > REMEMBERED:
             del _kept[next(iter(_kept))]
 
 
 def appended(
-    file: str, before: os.stat_result, after: os.stat_result, octets: int, storage: int, messages: int
+    file: str, before: os.stat_result, after: os.stat_result, line: bytes, storage: int, messages: int
 ) -> None:
-    """A note of so many `octets` was written between the two; what others wrote as well is not known."""
+    """The line was written between the two; whether others wrote as well shows in the sizes."""
     with _lock:
-        kept = _kept.pop(file, None)
-        if kept is None or kept.signature != _signature(before) or before.st_size + octets != after.st_size:
+        kept = _kept.get(file)
+        if kept is None:
             return
+        size = kept.size + len(line)
         storage, messages = kept.storage + storage, kept.messages + messages
-        if storage >= 0 and messages >= 0:
-            _kept[file] = _Kept(_signature(after), kept.quota, storage, messages)
+        if kept.signature != _signature(before) or size != after.st_size or min(storage, messages) < 0:
+            _kept[file] = kept._replace(signature=None)
+            return
+        checksum = zlib.crc32(line, kept.checksum)
+        _kept[file] = _Kept(_signature(after), size, checksum, kept.quota, storage, messages)
 
 
 def recall(file: str, quota: Quota) -> tuple[int, int] | None:
     """Octets and messages by a file that has not changed; None: read it. Costs one stat."""
     kept = _kept.get(file)
-    if kept is None or kept.quota != quota:
+    if kept is None or kept.signature is None or kept.quota != quota:
         return None
     try:
         if kept.signature == _signature(os.lstat(file)):
             return kept.storage, kept.messages
     except OSError:
         pass
-    _kept.pop(file, None)  # also because a later file may get its number
+    with _lock:
+        if _kept.get(file) is kept:  # a later file may get its number
+            _kept[file] = kept._replace(signature=None)
     return None
+
+
+def beginning(file: str, data: bytes, quota: Quota) -> tuple[int, int, int] | None:
+    """How much of the data is what was read before; octets and messages by that. None: nothing."""
+    kept = _kept.get(file)
+    if kept is None or kept.quota != quota or kept.size > len(data):
+        return None
+    if zlib.crc32(memoryview(data)[: kept.size]) != kept.checksum:
+        return None
+    return kept.size, kept.storage, kept.messages
 
 
 def _signature(status: os.stat_result) -> tuple[int, int, int, int]:
