@@ -178,6 +178,20 @@ def test_what_is_known_of_a_file_is_what_is_in_it(
             assert tally.recall(str(kept), LIMITED) == true.usage
 
 
+def test_what_was_read_and_what_we_noted_is_not_parsed_again(
+    maildir: Maildir, deliver: Deliver, kept: Path
+) -> None:
+    deliver(b"x" * 60)
+    kept.write_text("1000S,10C\n60 1\n")
+    assert quota.usage(maildir, LIMITED) == Usage(60, 1)
+    quota.add(maildir, 7, 1)
+    known = kept.stat().st_size
+    change(maildir, kept, "another's note", 30, 1)
+    assert tally.beginning(str(kept), kept.read_bytes(), LIMITED) == (known, 67, 2)
+    assert quota.usage(maildir, LIMITED) == Usage(97, 3)
+    assert quota.fits(maildir, LIMITED, 1)
+
+
 def test_what_is_known_is_bounded(maildir: Maildir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "REMEMBERED", 10)
     monkeypatch.setattr(tally, "_kept", {})
