@@ -70,7 +70,7 @@ class Decoder:
             return b""
         self.wire_size += len(data)
         self._open_line = data[-1] != 0x0A
-        content = data.translate(None, b"\r")  # `replace` of CRLF takes three times as long
+        content = data.replace(b"\r", b"")  # that of CRLF takes eight times as long
         if self.fault is None:
             self.fault = _fault(data, content)
         return content
