@@ -120,9 +120,9 @@ class Authenticator:
         line = self._sources.line(source)
         async with line.turn():
             began = self._clock()
-            if user := self._remembered(address, password, network):  # by another session meanwhile
-                return Login(Outcome.OK, user), began
             user = self._user(address)
+            if user and self._verified.knows(user, password, network):  # by another session meanwhile
+                return Login(Outcome.OK, user), began
             try:
                 verdict = await self._verify(user, password)
             except asyncio.CancelledError:
@@ -156,10 +156,6 @@ class Authenticator:
             return user
         self._sources.in_vain(network, user.address)
         return None
-
-    def _remembered(self, address: Address | None, password: str, network: str) -> User | None:
-        user = self._user(address)
-        return user if user and self._verified.knows(user, password, network) else None
 
     def _user(self, address: Address | None) -> User | None:
         user = self._users.user(address.domain, address.local) if address else None

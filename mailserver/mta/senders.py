@@ -57,8 +57,10 @@ class Senders:
     def _may(self, user: Address | None, sender: Address) -> bool:
         if user is None:
             return sender.domain == self._hostname or self._routing.is_ours(sender.domain)
-        others = self._others.get(_key(user), ())
-        if _key(sender) in others or f"@{sender.domain}" in others:
+        name, others = _key(sender), self._others.get(_key(user), ())
+        if name == _key(user):  # whose mail reaches him: `refusal` has asked
+            return True
+        if name in others or f"@{sender.domain}" in others:
             return True
         return self._routing.reaches(sender, user)
 
