@@ -73,7 +73,7 @@ class Outbound(Office):
             self.routing = Routing(
                 self.directory, self.mailboxes, self.pool, "example.test", "+", self.forwarding
             )
-            self.reception.queued = self.announced.append
+            self.reception.queued = lambda entry: self.announced.append(entry.id)
         self.posting = Posting(self.routing, self.reception)
 
     def submission(

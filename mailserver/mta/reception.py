@@ -23,7 +23,7 @@ from mailserver.mta.dispatch import Success
 from mailserver.mta.route import BUSY, OVER_QUOTA, TROUBLE, Local
 from mailserver.pool import Busy, Pool
 from mailserver.queue.departure import Departure
-from mailserver.queue.entry import Status
+from mailserver.queue.entry import Entry, Status
 from mailserver.queue.spool import Spool
 
 SPILL = 256 * 1024  # octets of one message held in memory before they go to its file
@@ -97,11 +97,11 @@ class Message:
 class Reception:
     """Stages and commits messages. `staging` lies on the file system of the mailboxes and of `spool`.
 
-    `queued` is called with the id of each entry that came into the queue, when it is durable.
+    `queued` is called with each entry that came into the queue, when it is durable.
     """
 
     def __init__(self, staging: str, committer: Committer, pool: Pool, spool: Spool) -> None:
-        self.queued: Callable[[str], object] = lambda entry_id: None
+        self.queued: Callable[[Entry], object] = lambda entry: None
         self._staging = staging
         self._committer = committer
         self._pool = pool
@@ -233,7 +233,7 @@ class Reception:
 
     def _announce(self, message: Message, departure: Departure) -> None:
         entry = departure.entry
-        self.queued(entry.id)
+        self.queued(entry)
         if all(queued.status is not Status.PENDING for queued in entry.recipients):
             return  # nothing leaves; the report will be in the log
         maillog.count("messages.queued")

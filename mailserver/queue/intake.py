@@ -20,6 +20,7 @@ from mailserver.queue.schedule import Schedule
 from mailserver.queue.settling import without_content
 from mailserver.queue.spool import Missing, Spool
 
+FRESH = 1000  # new entries kept in memory until they are at work; further ones are read from the disk
 READ = 64  # entries read in one go
 SLICE = 5000  # entries planned in one go after a scan, so that the loop is not held up
 AHEAD = 3600.0  # seconds by which a new entry goes before those that were tried already
@@ -55,15 +56,21 @@ class Intake:
         self._reading: set[str] = set()
         self._claimed: set[str] = set()
         self._forced: set[str] = set()
+        self._fresh: dict[str, Entry] = {}
 
     @property
     def next(self) -> float:
         """When the next entry is due."""
         return self.agenda.next
 
-    def submit(self, entry_id: str) -> None:
-        """An entry may be read now, if it is not known already. It does not queue up behind a backlog."""
+    def submit(self, entry_id: str, entry: Entry | None = None) -> None:
+        """An entry may be begun now, if it is not known already. It does not queue up behind a backlog.
+
+        `entry`: as it came in, where that is known; it is not read from the disk unless somebody changed it.
+        """
         if not self._knows(entry_id):
+            if entry is not None and len(self._fresh) < FRESH:
+                self._fresh[entry_id] = entry
             self.agenda.put(entry_id, self._clock() - AHEAD)
             self.wake.set()
 
@@ -81,6 +88,7 @@ class Intake:
         """Keep an entry that is not at work from it, while somebody changes it; then read it again."""
         self._claimed.add(entry_id)
         self.agenda.discard(entry_id)
+        self._fresh.pop(entry_id, None)
         self._reading.discard(entry_id)  # what is read just now may be old
         try:
             yield
@@ -103,13 +111,13 @@ class Intake:
         """Some entries that are due and not held."""
         ids = self.agenda.take(now, min(most, READ))
         self._reading.update(ids)
-        try:
-            found = await self._pool.run(self._load, ids)
-        except Busy as error:
-            found = [(entry_id, error) for entry_id in ids]
-        return [
-            item for entry_id, result in found if (item := self._judge(entry_id, result, now)) is not None
-        ]
+        found = self._known(ids)
+        if unknown := [entry_id for entry_id in ids if entry_id not in found]:
+            try:
+                found |= await self._pool.run(self._load, unknown)
+            except Busy as error:
+                found |= dict.fromkeys(unknown, error)
+        return [item for entry_id in ids if (item := self._judge(entry_id, found[entry_id], now)) is not None]
 
     def _judge(self, entry_id: str, result: Found | Exception, now: float) -> Found | None:
         if entry_id not in self._reading:
@@ -124,13 +132,18 @@ class Intake:
             self.agenda.put(entry_id, now + (1.0 if isinstance(result, Busy) else UNREAD))
         return None
 
-    def _load(self, ids: list[str]) -> list[tuple[str, Found | Exception]]:
-        found: list[tuple[str, Found | Exception]] = []
+    def _known(self, ids: list[str]) -> dict[str, Found | Exception]:
+        """Those that came just now, if the disk has them as they came: a look at each, and no thread."""
+        entries = [entry for entry_id in ids if (entry := self._fresh.pop(entry_id, None)) is not None]
+        return {entry.id: Found(entry) for entry in entries if self._spool.is_as_it_came(entry)}
+
+    def _load(self, ids: list[str]) -> dict[str, Found | Exception]:
+        found: dict[str, Found | Exception] = {}
         for entry_id in ids:
             try:
-                found.append((entry_id, self._whole(self._spool.load(entry_id))))
+                found[entry_id] = self._whole(self._spool.load(entry_id))
             except Exception as error:  # whatever is wrong with one, the others are read
-                found.append((entry_id, error))
+                found[entry_id] = error
         return found
 
     def _whole(self, entry: Entry) -> Found:

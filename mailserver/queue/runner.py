@@ -21,7 +21,7 @@ from mailserver import maillog
 from mailserver.pool import Busy, Pool
 from mailserver.queue.closing import Closing
 from mailserver.queue.courier import Delivery, Kind, Outcome, Router
-from mailserver.queue.entry import NEVER
+from mailserver.queue.entry import NEVER, Entry
 from mailserver.queue.intake import Found, Intake
 from mailserver.queue.lanes import Lane, Lanes
 from mailserver.queue.ledger import Ledger
@@ -78,6 +78,7 @@ class Runner:
         self._chance = chance
         self._stopping = asyncio.Event()
         self._next_scan = 0.0
+        self._asleep_until = 0.0
         self._reader: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._carrying: dict[asyncio.Task[None], Job] = {}
@@ -118,9 +119,9 @@ class Runner:
                 self._broken_off.add(task)
                 task.cancel()
 
-    def submit(self, entry_id: str) -> None:
-        """A new entry is in the spool: it is read at once."""
-        self.intake.submit(entry_id)
+    def submit(self, entry_id: str, entry: Entry | None = None) -> None:
+        """A new entry is in the spool, with this content where that is known: it is begun at once."""
+        self.intake.submit(entry_id, entry)
 
     # -- beginning -------------------------------------------------------------------------------
 
@@ -147,11 +148,11 @@ class Runner:
             for found in await self.intake.read(now, free):
                 self._admit(found, now)
             return
-        until = min(self._next_scan, self.lanes.next, self.intake.next if free > 0 else NEVER)
-        try:
-            await asyncio.wait_for(self.intake.wake.wait(), max(0.0, until - now))
-        except TimeoutError:
-            return
+        self._asleep_until = min(self._next_scan, self.lanes.next, self.intake.next if free > 0 else NEVER)
+        wait = max(0.0, self._asleep_until - now)
+        timer = asyncio.get_running_loop().call_later(wait, self.intake.wake.set)
+        await self.intake.wake.wait()
+        timer.cancel()
 
     def _admit(self, found: Found, now: float) -> None:
         """Begin a round of work for an entry; a forced one is due whatever its schedule says."""
@@ -186,6 +187,8 @@ class Runner:
         now = self.clock()
         while not self._stopping.is_set() and (found := self.lanes.take(now)) is not None:
             self._spawn(self._carry(*found))
+        if self.lanes.next < self._asleep_until:
+            self.intake.wake.set()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -292,12 +295,14 @@ class Runner:
 
     async def _close(self, round_: Round) -> None:
         await self._closing.close(round_)
+        if len(self.rounds) >= self.limits.entries:
+            self.intake.wake.set()
         del self.rounds[round_.entry.id]
         if round_.is_gone:
             self.intake.agenda.discard(round_.entry.id)
         elif not round_.entry.held:
             self.intake.agenda.put(round_.entry.id, round_.due)
-        self.intake.wake.set()
+            self.intake.wake.set()
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -26,7 +26,7 @@ from mailserver.durable.files import make_directory, sync_directory
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.trace import without_return_path
 from mailserver.queue.departure import Departure, write_envelope
-from mailserver.queue.entry import Entry, Status, Unreadable, begin, decode, is_id
+from mailserver.queue.entry import Entry, Status, Unreadable, begin, decode, encode, is_id
 
 ENVELOPE = 16 << 20  # octets of an envelope that is read; 1,000 recipients with long replies need 5 MiB
 
@@ -115,6 +115,15 @@ class Spool:
         """Raises Missing if there is no such entry; OSError."""
         if not _is_there(self._path(self._env, entry_id)):
             raise Missing(entry_id)
+
+    def is_as_it_came(self, entry: Entry) -> bool:
+        """Whether the disk has a new entry as it was accepted: every change has another size, or is due at
+        another time. False where that cannot be told."""
+        try:
+            status = os.lstat(self._path(self._env, entry.id))
+        except OSError:
+            return False
+        return status.st_size == len(encode(entry)) and abs(status.st_mtime - entry.due) < 1e-3
 
     def content_size(self, entry_id: str) -> int | None:
         """Octets of the content; None if somebody took it away. Raises OSError, for what is no file too."""

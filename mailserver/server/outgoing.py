@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 from mailserver.admin.control import control
 from mailserver.config import outgoing as settings
@@ -20,6 +21,7 @@ from mailserver.delivery.relays import Relays
 from mailserver.delivery.ways import Ways
 from mailserver.mta.posting import Posting
 from mailserver.queue.desk import Desk
+from mailserver.queue.entry import Entry, Unreadable, decode, encode, is_id
 from mailserver.queue.reports import Reports
 from mailserver.queue.runner import Limits, Runner, steady_clock
 from mailserver.server.services import Factory, Services
@@ -27,27 +29,45 @@ from mailserver.transport.resolver import DnsResolver
 
 LATELY = 60.0  # seconds since the last new entry for which the queue's worker counts as busy
 TURN = 0.1  # seconds between looks whether the queue's worker before us has ended
-LINES = 64 * 1024  # octets of ids read at once
+PIPE = 1 << 20  # octets of words that may wait; what every user may have
+WORD = 4096  # octets of a word: PIPE_BUF of Linux
+READ = 64 * 1024  # octets of words read at once
 
 
 class Nudges:
     """A pipe by which workers tell the queue's one of new entries; made before they are forked.
 
-    A word that finds the pipe full is dropped: the queue looks through its directory once a minute.
+    A word is an entry's text, or its id where the text is long. One that finds the pipe full is dropped: the
+    queue looks through its directory once a minute.
     """
 
     def __init__(self) -> None:
         self.reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._begun = b""
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # more than the system allows
+                fcntl.fcntl(self._writing, fcntl.F_SETPIPE_SZ, PIPE)
 
-    def tell(self, entry_id: str) -> None:
+    def tell(self, entry: Entry) -> None:
+        word = encode(entry)
+        if len(word) > WORD:
+            word = entry.id.encode() + b"\n"
         with contextlib.suppress(BlockingIOError):
-            os.write(self._writing, entry_id.encode() + b"\n")  # under PIPE_BUF, so never torn
+            os.write(self._writing, word)  # under PIPE_BUF, so never torn
 
-    def heard(self) -> list[str]:
+    def heard(self) -> Iterator[tuple[str, Entry | None]]:
+        """Ids, and entries where they came whole."""
         try:
-            return os.read(self.reading, LINES).decode().split()
+            *words, self._begun = (self._begun + os.read(self.reading, READ)).split(b"\n")
         except BlockingIOError:
-            return []
+            return
+        for word in words:
+            with contextlib.suppress(Unreadable, UnicodeDecodeError):  # who ran the queue before read a part
+                if word.startswith(b"{"):
+                    entry = decode(word)
+                    yield entry.id, entry
+                elif is_id(word.decode()):
+                    yield word.decode(), None
 
 
 class Outgoing:
@@ -90,8 +110,8 @@ class Outgoing:
 
     def _hear(self, runner: Runner) -> None:
         self._heard = asyncio.get_running_loop().time()
-        for entry_id in self._nudges.heard():
-            runner.submit(entry_id)
+        for entry_id, entry in self._nudges.heard():
+            runner.submit(entry_id, entry)
 
     async def _take_turn(self) -> int:
         """A descriptor that holds the lock of the queue at work."""
