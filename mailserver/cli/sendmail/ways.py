@@ -21,8 +21,6 @@ from mailserver.config.model import Config, Listener
 from mailserver.config.values import EndpointText
 from mailserver.server.state import State, StateError
 from mailserver.transport.endpoint import parse
-from mailserver.transport.listener import Peer
-from mailserver.transport.tls import Certificates
 
 PATIENCE = 15.0  # seconds for a server that is starting or stopping, and for other commands
 _AGAIN = 0.1
@@ -87,6 +85,8 @@ def _serve(config: Config, state: State, sock: socket.socket) -> None:
 
 def _serve_one(config: Config, state: State, sock: socket.socket) -> None:
     from mailserver.server.services import Services  # the event loop and all protocols, for this case alone
+    from mailserver.transport.listener import Peer
+    from mailserver.transport.tls import Certificates
 
     services = Services(config, state.staging, Certificates(config.tls, config.hostname))
     make = services.factory(Listener(protocol="submission", endpoint=EndpointText("unix:/sendmail")))
