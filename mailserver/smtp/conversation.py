@@ -45,7 +45,7 @@ class Conversation(asyncio.Protocol):
         """At the start; `read` is a function, no bound method: a session is no cycle for the collector."""
         self._read = self._read_first = read
         self._input = Lines(READ_AHEAD)
-        self._output = b""  # of this turn
+        self._output: list[bytes] = []  # of this turn
         self._task: asyncio.Task[None] | None = None  # what is waited for
         self._errors = 0
         self._silence_end = self._session_end = 0.0
@@ -116,7 +116,7 @@ class Conversation(asyncio.Protocol):
         """Close from outside the conversation; RFC 5321 §3.8 lets a server do so with 421."""
         if not self._closing:
             maillog.event("session-ended", peer=self.peer.address, reply=reply)
-            self._output += reply.encode()
+            self._output.append(reply.encode())
             self._hang_up()
 
     def _hang_up(self) -> None:
@@ -189,15 +189,15 @@ class Conversation(asyncio.Protocol):
             self._errors += 1
             if self._errors > HARD_ERRORS:
                 reply = replies.TOO_MANY_ERRORS
-        self._output += reply.encode()
+        self._output.append(reply.encode())
         if reply.code == 421:
             self._hang_up()
 
     def _flush(self) -> None:
         """Replies to commands that came together leave together (RFC 2920 §3.2)."""
         if self._output:
-            self._transport.write(self._output)
-            self._output = b""
+            self._transport.write(b"".join(self._output))
+            self._output.clear()
 
     def _is_slowed(self, reply: Reply) -> bool:
         """A client that only guesses waits, before it is cut off."""

@@ -1,8 +1,8 @@
 """The one subclass of aiosmtpd's SMTP: it translates between a connection and a `Transaction`.
 
 From aiosmtpd it has a session's state, its time-out and flow control, the verb table, and how many unknown
-verbs are too many; a session copies what the library would find out anew by introspection for each
-connection (0.12 ms of it). Every verb is answered by `smtp.transaction`; no text of the library reaches a
+verbs are too many; what the library would find out anew by introspection for each connection (0.12 ms of
+it), the class has once. Every verb is answered by `smtp.transaction`; no text of the library reaches a
 client, and its command loop is not run: `smtp.conversation` has a quicker one. Not here: decisions.
 """
 
