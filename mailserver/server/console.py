@@ -41,7 +41,7 @@ def run(reread: Callable[[], Config], grounds: Grounds, say: Say) -> None:
     """Be the console of a server that has begun with `grounds`, until told to stop."""
     grounds.leave()
     sys.setswitchinterval(SWITCH)
-    with asyncio.Runner(loop_factory=new_loop()) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(ConsoleProcess(reread, grounds).serve(say))
 
 

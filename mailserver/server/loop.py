@@ -1,21 +1,25 @@
-"""The event loop of a process. Not here: what runs on it."""
+"""The event loop of a process. Not here: what runs on it.
+
+What loops import is loaded with this module, once for all processes, and by the user that starts the server:
+the one that it becomes need not be able to read Python's own files.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  (asyncio.to_thread)
+import contextlib
 from collections.abc import Callable
 
 from mailserver import maillog
 
+new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+"""Makes one: uvloop's where the platform has it, twice the messages of asyncio's own."""
 
-def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes one: uvloop's where the platform has it, twice the messages of asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+with contextlib.suppress(ImportError):
+    import uvloop
+
+    new_loop = uvloop.new_event_loop
 
 
 def unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -117,7 +117,7 @@ class Worker:
 
     def run(self, ready: Callable[[], None], left: Callable[[], None]) -> None:
         """Serve until told to stop; `ready` is called when connections are accepted, `left` when no more."""
-        with asyncio.Runner(loop_factory=new_loop()) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(self._serve(ready, left))
 
     async def _serve(self, ready: Callable[[], None], left: Callable[[], None]) -> None:
