@@ -20,6 +20,7 @@ from mailserver.mailbox.names import Message, delivery_order, unique_name, uniqu
 from mailserver.mailbox.tree import (
     SUBDIRECTORIES,
     TRASH,
+    Directories,
     make_folder,
     messages_in,
     open_regular,
@@ -107,12 +108,9 @@ class Maildir:
         It ends before the first that is not where it was, not readable, or larger.
         """
         contents: list[bytes] = []
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            directories: dict[str, int] = {}
+        with Directories(self.path) as directories, contextlib.suppress(OSError):
             for message, most in messages:
-                if (directory := directories.get(message.subdirectory)) is None:
-                    directory = stack.enter_context(opened(self.path, message.subdirectory))
-                    directories[message.subdirectory] = directory
+                directory = directories.opened(message.subdirectory)
                 if (content := read_regular(message.name, directory, most)) is None:
                     break
                 contents.append(content)

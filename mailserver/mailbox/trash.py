@@ -22,7 +22,7 @@ from mailserver.durable import files
 from mailserver.mailbox import quota
 from mailserver.mailbox.maildir import Gone, Maildir
 from mailserver.mailbox.names import Message, unique_name, with_flags
-from mailserver.mailbox.tree import TRASH, make_folder, messages_in, opened
+from mailserver.mailbox.tree import TRASH, Directories, make_folder, messages_in, opened
 
 
 class Trashed(NamedTuple):
@@ -40,23 +40,33 @@ class Trash:
     def __init__(self, maildir: Maildir) -> None:
         self._maildir = maildir
         self._touched: set[str] = set()
-        self._made = False
         self._known: dict[str, Message] = {}
         self._present: set[str] = set()
 
-    def discard(self, message: Message) -> None:
-        """Move a message to Trash, with its flags. Raises Gone or OSError."""
-        if not self._made:
-            make_folder(self._maildir.path, TRASH)
-            self._made = True
-        with self._opened("cur") as trash:
-            for place in self._maildir.places(message):
-                with contextlib.suppress(FileNotFoundError):
-                    size = self._discard(place, trash)
-                    self._touched |= {place.subdirectory, f"{TRASH}/cur"}
-                    quota.add(self._maildir, -size, -1)
-                    return
-        raise Gone
+    def discard(self, *messages: Message) -> list[OSError]:
+        """Move messages to Trash, with their flags; what was wrong, once for each that could not be moved.
+
+        One that is gone already is no trouble. What is common to all of them is done once.
+        """
+        errors: list[OSError] = []
+        octets = moved = 0
+        with Directories(self._maildir.path) as directories:
+            try:
+                make_folder(self._maildir.path, TRASH)
+                directories.opened(TRASH, "cur")
+            except OSError as error:
+                return [error] * len(messages)
+            for message in messages:
+                try:
+                    octets += self._discard(message, directories)
+                    moved += 1
+                except Gone:
+                    continue
+                except OSError as error:
+                    errors.append(error)
+        if moved:
+            quota.add(self._maildir, -octets, -moved)
+        return errors
 
     def sync(self) -> None:
         """Make all moves since the last call durable; one call for many messages. Raises OSError."""
@@ -115,15 +125,14 @@ class Trash:
                 return True
         return False
 
-    def _discard(self, place: Message, trash: int) -> int:
-        """Rename into the open Trash; returns the size on disk. Raises FileNotFoundError, OSError."""
-        name = with_flags(place.name, place.flags.replace("T", ""))
-        with opened(self._maildir.path, place.subdirectory) as source:
-            size = os.stat(place.name, dir_fd=source, follow_symlinks=False).st_size
-            if _is_there(name, trash):  # a copy by another program: keep both
-                name = name.replace(place.unique, unique_name(), 1)
-            os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
-        return size
+    def _discard(self, message: Message, directories: Directories) -> int:
+        """Move one message, wherever it is now; returns its size on disk. Raises Gone, OSError."""
+        for place in self._maildir.places(message):
+            with contextlib.suppress(FileNotFoundError):
+                size = _move(place, directories.opened(place.subdirectory), directories.opened(TRASH, "cur"))
+                self._touched |= {place.subdirectory, f"{TRASH}/cur"}
+                return size
+        raise Gone
 
     def _opened(self, subdirectory: str) -> contextlib.AbstractContextManager[int]:
         return opened(self._maildir.path, TRASH, subdirectory)
@@ -139,6 +148,17 @@ class Trash:
             status = os.stat(place.name, dir_fd=directory, follow_symlinks=False)
             return Trashed(place.name, place.unique, status.st_size, status.st_ctime)
         return None
+
+
+def _move(place: Message, source: int, trash: int) -> int:
+    """Rename into Trash; returns the size on disk. Raises OSError."""
+    if (size := place.size) is None:
+        size = os.stat(place.name, dir_fd=source, follow_symlinks=False).st_size
+    name = with_flags(place.name, place.flags.replace("T", ""))
+    if _is_there(name, trash):  # a copy by another program: keep both
+        name = name.replace(place.unique, unique_name(), 1)
+    os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
+    return size
 
 
 def _is_there(name: str, directory: int) -> bool:

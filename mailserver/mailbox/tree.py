@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from mailserver.durable import files
 
@@ -40,6 +40,27 @@ def opened(root: str, *names: str) -> Iterator[int]:
 def open_directory(path: str) -> int:
     """A descriptor of the directory `path`, whose last step is no link. Raises OSError."""
     return os.open(path, _DIRECTORY)
+
+
+class Directories:
+    """Directories of a mailbox, each opened once while many of their files are worked on."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._open: dict[tuple[str, ...], int] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Directories:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def opened(self, *names: str) -> int:
+        """A descriptor of `root/name/...`, as `opened` gives it. Raises OSError."""
+        if (directory := self._open.get(names)) is None:
+            directory = self._open[names] = self._stack.enter_context(opened(self._root, *names))
+        return directory
 
 
 def messages_in(directory: int) -> list[str]:

@@ -220,19 +220,11 @@ class MailboxMaildrop:
 
     def _discard(self, messages: list[Message]) -> Removal:
         trash = Trash(self._maildir)
-        failed, permanent = 0, False
-        for message in messages:
-            try:
-                trash.discard(message)
-            except maildir.Gone:
-                continue
-            except OSError as error:
-                if not failed:
-                    self._report(error)
-                failed += 1
-                permanent = permanent or error.errno in _PERMANENT
+        errors = trash.discard(*messages)
+        if errors:
+            self._report(errors[0])
         trash.sync()
-        return Removal(failed, permanent)
+        return Removal(len(errors), any(error.errno in _PERMANENT for error in errors))
 
 
 def _begin(blocks: Iterator[bytes]) -> Content:

@@ -50,8 +50,8 @@ def build(root: Path) -> Maildir:
 def delete(maildir: Maildir, promise: Promise) -> None:
     """As QUIT does, of a mailbox without a Trash."""
     trash = Trash(maildir)
-    for message in maildir.scan():
-        trash.discard(message)
+    for error in trash.discard(*maildir.scan()):
+        raise error
     trash.sync()
     promise()
 
