@@ -25,6 +25,7 @@ def fork(
     Returns its number, and a descriptor with an octet for each call of what `work` is given; it ends with
     the process. `failed` is the event for an exception. Raises OSError.
     """
+    parent = os.getpid()
     says, tell = os.pipe()
     try:
         pid = os.fork()
@@ -34,18 +35,23 @@ def fork(
         raise
     if pid == 0:
         os.close(says)
-        _be_child(work, tell, log, blocked, failed)
+        _be_child(work, parent, tell, log, blocked, failed)
     os.close(tell)
     return pid, says
 
 
 def _be_child(
-    work: Callable[[Say], None], tell: int, log: maillog.MailLog, blocked: Set[signal.Signals], failed: str
+    work: Callable[[Say], None],
+    parent: int,
+    tell: int,
+    log: maillog.MailLog,
+    blocked: Set[signal.Signals],
+    failed: str,
 ) -> None:
     """In the child: work, and never come back."""
     code = 1
     try:
-        _die_with_parent()
+        _die_with(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the parent decides
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         log.start()
@@ -65,10 +71,12 @@ def _say(fd: int) -> None:
         os.write(fd, b"+")
 
 
-def _die_with_parent() -> None:
-    """Be killed when the parent is: a restarted one must not find its state in use (prctl(2), Linux)."""
+def _die_with(parent: int) -> None:
+    """Be killed when the parent is: a restarted one must not find its state in use (prctl(2), Linux).
+
+    A parent that was killed before this child had its first turn is not the parent any more.
+    """
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
