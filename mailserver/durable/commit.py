@@ -4,8 +4,9 @@ One thread takes every message that is ready and does for all of them together
 
     write, prepare  ->  sync contents  ->  link into each destination  ->  sync directories  ->  report
 
-so sessions that finish together share their syncs, and one that is alone waits for nobody. Content is
-written once and linked into every destination; when a message fails half-way, what was linked is unlinked.
+so sessions that finish together share their syncs, and one that is alone waits for nobody; what gets ready
+while others are written comes along. Content is written once and linked into every destination; when a
+message fails half-way, what was linked is unlinked.
 
 Where more than one file or directory is to be synced, `syncfs(2)` does it for the whole file system in one
 pass. It is worth it because a file's own fsync costs a journal commit each: measured on a two-core virtual
@@ -162,11 +163,13 @@ class Job:
         self.elsewhere: list[Destination] = []
         """Those of `placed` that are on another file system."""
         self.prepared: list[Prepared] = []
+        self.written = False
         self.report = report
         self.together = together
 
-    def prepare(self) -> None:
-        """Prepare the destinations that need it; raises the first error where it is all or none."""
+    def write(self) -> None:
+        """Write content and preparations; raises the first error where it is all or none."""
+        self.staged.write()
         for index, destination in enumerate(self.destinations):
             if isinstance(destination, Prepared):
                 try:
@@ -242,19 +245,23 @@ class Committer:
         os.close(self._fd)
 
     def _run(self) -> None:
-        running = True
-        while running:
-            group = [self._jobs.get()]
-            while len(group) < GROUP and not self._jobs.empty():
-                group.append(self._jobs.get())
-            jobs = [job for job in group if job is not None]
-            running = len(jobs) == len(group)
+        while jobs := self._take():
             self._commit(jobs)
 
+    def _take(self) -> list[Job]:
+        """What is ready, and what comes while that is written; empty at the end."""
+        jobs: list[Job] = []
+        while len(jobs) < GROUP and not (jobs and self._jobs.empty()):
+            job = self._jobs.get()
+            if job is None:
+                self._jobs.put(None)  # for the next time, when there is nothing else
+                break
+            jobs.append(job)
+            job.written = _attempt(job, job.write)
+        return jobs
+
     def _commit(self, jobs: list[Job]) -> None:
-        ready = [job for job in jobs if _attempt(job, job.staged.write)]
-        ready = [job for job in ready if _attempt(job, job.prepare)]
-        ready = self._sync_contents(ready)
+        ready = self._sync_contents([job for job in jobs if job.written])
         directories = Directories()
         ready = [job for job in ready if _attempt(job, partial(job.link, directories))]
         ready = self._sync_directories(ready, directories)

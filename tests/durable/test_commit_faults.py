@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from office import Office, content
 from system_calls import ERRORS, Calls, died, dying, failing
 
 from mailserver.durable import commit, directories
+from mailserver.durable.commit import Job, Staged
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
@@ -185,3 +187,33 @@ def test_more_directories_than_may_be_open(memory_path: Path, monkeypatch: pytes
     assert len(os.listdir("/proc/self/fd")) == before
     office.close()
     assert stored(office) == dict.fromkeys(users, 3)
+
+
+def test_what_comes_while_others_are_written_comes_along(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = opened(memory_path, "a group")
+    second_is_there = threading.Event()
+    written: list[str] = []
+    real_write, real_syncfs = Staged.write, commit._syncfs
+
+    def write(staged: Staged) -> None:
+        second_is_there.wait(10)
+        real_write(staged)
+        written.append("write")
+
+    def syncfs(fd: int) -> bool:
+        written.append("sync all")
+        return real_syncfs(fd)
+
+    monkeypatch.setattr(Staged, "write", write)
+    monkeypatch.setattr(commit, "_syncfs", syncfs)
+    for name in ("1.h", "2.h"):
+        staged = Staged(str(office.staging / name))
+        staged.append(b"x\n")
+        arrival = Maildir(str(office.mail / "example.test" / "ann")).arrival(name, 2, 3)
+        office.committer.submit(Job(staged, [arrival], lambda job: None, together=True))
+    second_is_there.set()
+    office.close()
+    assert written == ["write", "write", "sync all"]
+    assert len(office.messages("ann")) == 2
