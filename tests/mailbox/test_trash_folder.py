@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mailserver.durable import files
+from mailserver.mail.quota import Quota
+from mailserver.mailbox import quota
 from mailserver.mailbox.maildir import Gone, Maildir, Message
 from mailserver.mailbox.trash import Trash
 
@@ -126,6 +128,13 @@ def test_what_another_program_removed_or_moved_meanwhile(maildir: Maildir, deliv
     trash = Trash(maildir)
     assert trash.discard(removed, moved) == []
     assert [entry.name for entry in trash.list()] == [f"{moved.name}:2,S"]
+
+
+def test_one_note_in_the_quotas_file_tells_of_all(maildir: Maildir, deliver: Deliver) -> None:
+    messages = [deliver(b"12\n"), deliver(b"1234\n"), deliver()]
+    assert quota.usage(maildir, Quota(1000, 0)) == (23, 3)
+    Trash(maildir).discard(messages[0], Message("gone", "cur"), messages[1])
+    assert inside(maildir, quota.FILE).read_text().splitlines()[2:] == ["-8 -2"]
 
 
 def test_directories_are_synced_once_for_many_messages(

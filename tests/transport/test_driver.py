@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from mailserver.pool import Busy, Pool
-from mailserver.transport.driver import Answer, Connections, Driver, Then, Timeouts
+from mailserver.transport.driver import TURN, Answer, Connections, Driver, Then, Timeouts
 from mailserver.transport.listener import Peer
 
 PATIENT = Timeouts(idle=10, total=20, write=10, handshake=5)
@@ -141,9 +141,10 @@ class Memory(asyncio.Transport):
     def __init__(self, buffered):
         super().__init__()
         self.buffered, self.closing, self.aborted = buffered, False, False
+        self.written = []
 
     def write(self, data):
-        pass
+        self.written.append(data)
 
     def set_write_buffer_limits(self, high=None, low=None):
         pass
@@ -162,10 +163,22 @@ class Memory(asyncio.Transport):
         self.closing = self.aborted = True
 
 
-def driven(transport, log, timeouts):
+class AtOnce(Session):
+    """Answers at once all lines but WAIT."""
+
+    def receive(self, line):
+        if line.startswith(b"WAIT"):
+            return super().receive(line)
+        if line == b"BOOM":
+            raise RuntimeError("secret")
+        self.log.append(line)
+        return Answer(b"+OK " + line + b"\r\n")
+
+
+def driven(transport, log, timeouts, session=Session):
     pool = Pool("test", 1, 1)
     driver = Driver(
-        Session(log, asyncio.Event()),
+        session(log, asyncio.Event()),
         Peer("192.0.2.1", 40000, None, False),
         pool=pool,
         timeouts=timeouts,
@@ -439,6 +452,46 @@ def test_answers_nobody_reads_are_not_piled_up(serve, until):
         assert len(server.logs[0]) < 20  # lines are not worked on ahead of the reader
 
     serve(conversation, timeouts=Timeouts(idle=10, total=20, write=0.2), buffer=4096)
+
+
+def test_what_is_known_at_once_is_sent_at_once_and_in_order(run, until):
+    async def main():
+        transport, log = Memory(buffered=0), []
+        driver, pool = driven(transport, log, PATIENT, AtOnce)
+        driver.data_received(b"A\r\nB\r\nincom")
+        assert transport.written[1:] == [b"+OK A\r\n+OK B\r\n"]
+        driver.data_received(b"plete\r\nWAIT\r\nC\r\n")
+        driver.data_received(b"D\r\n")
+        assert log == [b"A", b"B", b"incomplete"]
+        await until(lambda: len(log) == 6)
+        assert transport.written[2:] == [b"+OK incomplete\r\n+OK WAIT\r\n+OK C\r\n+OK D\r\n"]
+        driver.data_received(b"BOOM\r\nE\r\n")
+        await until(lambda: transport.closing)
+        assert transport.written[3:] == [b"-ERR failure\r\n"]
+        driver.connection_lost(None)
+        await until(lambda: log[-1] == "lost")
+        pool.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("line", [b"A", b"WAIT", b"A" * 90])
+def test_a_flood_leaves_others_their_turn(run, until, line):
+    async def main():
+        transport, log = Memory(buffered=0), []
+        driver, pool = driven(transport, log, PATIENT, AtOnce)
+        driver.data_received((line + b"\r\n") * 1000)
+        most = len(log)
+        while len(log) < 1000:
+            before = len(log)
+            await asyncio.sleep(0)
+            most = max(most, len(log) - before)
+        assert most <= TURN
+        driver.connection_lost(None)
+        await until(lambda: log[-1] == "lost")
+        pool.close()
+
+    run(main())
 
 
 def test_a_slow_reader_is_not_cut_while_it_reads(run, until, events):
