@@ -126,8 +126,9 @@ class Conversation(asyncio.Protocol):
             self._input.clear()
             self._flush()
             self._transport.close()
-            if self._transport.get_write_buffer_size():
-                # a client that reads nothing must not keep the closing connection for ever
+            if self.dialogue.secure or self._transport.get_write_buffer_size():
+                # a client that reads nothing must not keep the closing connection for ever; what is encrypted
+                # already is not in that size
                 self._ring_at(self.loop.time() + self.site.timeouts.handshake)
 
     # -- answers ---------------------------------------------------------------------------------
@@ -135,7 +136,11 @@ class Conversation(asyncio.Protocol):
     def _converse(self) -> None:
         """Answer what has come, in its order, until something has to be waited for."""
         answered = 0
-        while self._task is None and not self._paused and not self._closing:
+        while self._task is None and not self._closing:
+            if self._draining and self.dialogue.idle:
+                self._say_goodbye(replies.CLOSING)
+            if self._paused or self._closing:
+                break
             try:
                 answer = self._read(self)
             except Exception as error:
@@ -166,8 +171,6 @@ class Conversation(asyncio.Protocol):
         except Exception as error:
             self._send(self._excuse(error))
         self._task = None
-        if self._draining and self.dialogue.idle:
-            self._say_goodbye(replies.CLOSING)
         self._converse()
 
     def _rest(self) -> None:
@@ -199,12 +202,20 @@ class Conversation(asyncio.Protocol):
             self._transport.write(b"".join(self._output))
             self._output.clear()
 
+    @property
+    def _in_content(self) -> bool:
+        """What comes next are octets of content, and no commands."""
+        raise NotImplementedError
+
     def _is_slowed(self, reply: Reply) -> bool:
         """A client that only guesses waits, before it is cut off."""
         return reply.permanent and SOFT_ERRORS <= self._errors < HARD_ERRORS
 
     def _excuse(self, error: Exception) -> Reply:
-        """The unforeseen: a 451 for the client, place and kind for the log, never its text."""
+        """The unforeseen: a 451 for the client, place and kind for the log, never its text.
+
+        Within content it is the end: the rest of that would be read as commands.
+        """
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
@@ -212,5 +223,7 @@ class Conversation(asyncio.Protocol):
         maillog.count("smtp.unforeseen")
         maillog.event("unforeseen", error=type(error).__name__, place=place, peer=self.peer.address)
         self.dialogue.reset()
+        if self._in_content:
+            return replies.OUT_OF_STEP
         self._read = self._read_first
         return TROUBLE

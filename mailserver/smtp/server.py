@@ -221,14 +221,18 @@ class Session(Conversation, SMTP):
 
     def _bdat(self, argument: str) -> Answer:
         """A chunk (RFC 3030). Its octets are read whatever the reply will be."""
+        self._expect(Session._read_chunk)
         chunk = self.dialogue.chunk(argument)
         if isinstance(chunk, Reply):
             self._send(chunk)
             self._hang_up()  # how many octets follow is unknown: what comes cannot be read as commands
             return None
         self._chunk, self._missing = chunk, chunk.octets
-        self._expect(Session._read_chunk)
         return self._read_chunk()
+
+    @property
+    def _in_content(self) -> bool:
+        return self._read in (Session._read_data, Session._read_chunk)
 
     def _expect(self, read: Callable[[Session], Answer]) -> None:
         self._read = read

@@ -13,6 +13,7 @@ from conversation import Memory
 from office import Office, content
 
 from mailserver.durable.commit import Job
+from mailserver.smtp.content import Content
 from mailserver.smtp.conversation import READ_AHEAD, TURN
 from mailserver.smtp.server import Session
 
@@ -186,4 +187,39 @@ def test_client_that_leaves_while_content_goes_to_disk(office: Office) -> None:
 
     run(talk)
     assert office.staged() == []
+    assert office.messages("ann") == []
+
+
+@pytest.mark.parametrize(
+    ("place", "opening"),
+    [("feed", b"DATA\r\n"), ("feed", b"BDAT 1000\r\n"), ("spill", b"DATA\r\n"), ("open", b"BDAT 1000\r\n")],
+)
+def test_trouble_within_content_makes_no_commands_of_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch, place: str, opening: bytes
+) -> None:
+    """After a fault of ours the rest of a message is not what its client says to us."""
+
+    def fail(*_: object) -> object:
+        raise MemoryError
+
+    whole, name = {
+        "feed": (Content, "feed"),
+        "spill": (office.reception, "spill"),
+        "open": (office.reception, "begin"),
+    }[place]
+    content = b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 300
+    smuggled = b"RSET\r\n" + MESSAGE
+
+    async def talk() -> None:
+        monkeypatch.setattr(whole, name, fail)
+        client = Client(office.session())
+        client.send(ENVELOPE + opening)
+        client.send(content)
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+            client.send(smuggled)
+        assert client.is_closing()
+        assert client.heard.splitlines()[-1].startswith(b"421 4.3.0 ")
+
+    run(talk)
     assert office.messages("ann") == []

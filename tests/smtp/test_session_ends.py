@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conversation import Memory
 from office import Office
 
 from mailserver.smtp.server import Session, Timeouts
@@ -123,5 +124,42 @@ def test_a_client_that_reads_nothing_is_cut_off(office: Office) -> None:
                 await asyncio.sleep(0)
             await until(lambda: session._closing)
             await office.connections.wait_empty()
+
+    run(talk)
+
+
+def test_a_client_that_reads_nothing_in_tls_is_cut_off(office: Office) -> None:
+    """What is encrypted is not in the size that such a transport tells, and may wait below it for ever."""
+
+    class Encrypted(Memory):
+        aborted = False
+
+        def close(self) -> None:
+            self._closing = True
+
+        def abort(self) -> None:
+            self.aborted = True
+            super().close()
+
+    async def talk() -> None:
+        session = office.session(secure=True, timeouts=Timeouts(idle=0.05, handshake=0.05))
+        transport = Encrypted(session)
+        await until(lambda: session._closing)
+        await until(lambda: transport.aborted)
+
+    run(talk)
+
+
+@pytest.mark.parametrize("end", [b"RSET", b"EHLO client.test"])
+def test_a_message_given_up_while_the_server_stops(office: Office, end: bytes) -> None:
+    async def talk() -> None:
+        async with connected(office, Timeouts(idle=5)) as (session, reader, writer):
+            writer.write(ENVELOPE.removesuffix(b"DATA\r\n"))
+            await until(lambda: not session.dialogue.idle)
+            session.drain()
+            writer.write(end + b"\r\nMAIL FROM:<a@b.test>\r\n")
+            lines = (await reader.read(-1)).splitlines()
+        assert lines[-2].startswith(b"250 ")
+        assert lines[-1].startswith(b"421 4.3.2 ")
 
     run(talk)
