@@ -146,9 +146,8 @@ class Desk:
         return State.DEFERRED if due > self._runner.clock() else State.WAITING
 
     def _list(self, most: int, after: str) -> list[tuple[str, float, Entry | None]]:
-        names = (found for found in self._spool.ids() if found[0] > after)
         listed: list[tuple[str, float, Entry | None]] = []
-        for entry_id, due in heapq.nsmallest(most, names):
+        for entry_id, due in heapq.nsmallest(most, self._spool.ids(after)):
             try:
                 listed.append((entry_id, due, self._spool.load(entry_id)))
             except Missing:

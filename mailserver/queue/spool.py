@@ -93,11 +93,12 @@ class Spool:
         entry = begin(entry_id, envelope, size=size, wire_size=wire_size, user=user, now=now, settled=settled)
         return Departure(self.root, entry)
 
-    def ids(self) -> Iterator[tuple[str, float]]:
-        """Every entry with the time it is due, in no order; nothing is opened. Raises OSError."""
+    def ids(self, after: str = "") -> Iterator[tuple[str, float]]:
+        """Every entry with the time it is due, in no order; nothing is opened, and what has an id up to
+        `after` is not looked at. Raises OSError."""
         with os.scandir(self._env) as names:
             for name in names:
-                if is_id(name.name):
+                if name.name > after and is_id(name.name):
                     with contextlib.suppress(FileNotFoundError):
                         yield name.name, name.stat(follow_symlinks=False).st_mtime
 
