@@ -31,6 +31,8 @@ from mailserver.queue.schedule import HOUR, Schedule
 from mailserver.queue.settling import TOO_LONG, TROUBLE, left_alone
 from mailserver.queue.spool import Spool
 
+INSTANT = 1e-5  # seconds: what UNIX time can tell apart as a float, and the clock of a loop as well
+
 
 class Limits(msgspec.Struct, frozen=True):
     """`deliveries` at once; `entries` at work, so in memory; seconds: `patience` for one delivery, whatever
@@ -149,7 +151,7 @@ class Runner:
                 self._admit(found, now)
             return
         self._asleep_until = min(self._next_scan, self.lanes.next, self.intake.next if free > 0 else NEVER)
-        wait = max(0.0, self._asleep_until - now)
+        wait = max(INSTANT, self._asleep_until - now)
         timer = asyncio.get_running_loop().call_later(wait, self.intake.wake.set)
         await self.intake.wake.wait()
         timer.cancel()
