@@ -18,6 +18,7 @@ from mailserver.mta.route import TROUBLE
 from mailserver.smtp import replies
 from mailserver.smtp.site import Site
 from mailserver.smtp.transaction import Transaction
+from mailserver.transport import outlet
 from mailserver.transport.lines import Lines
 from mailserver.transport.listener import Peer
 
@@ -38,6 +39,7 @@ class Conversation(asyncio.Protocol):
     dialogue: Transaction
     loop: asyncio.AbstractEventLoop
     _transport: asyncio.Transport
+    _write: outlet.Write
     _timeout_handle: asyncio.TimerHandle | None
     _paused: bool  # the client does not read
 
@@ -51,6 +53,9 @@ class Conversation(asyncio.Protocol):
         self._silence_end = self._session_end = 0.0
         self._draining = self._closing = self._smuggling = self._eof = False
         self._hearing = True
+
+    def _use(self, transport: asyncio.Transport) -> None:
+        self._transport, self._write = transport, outlet.of(transport)
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -199,7 +204,7 @@ class Conversation(asyncio.Protocol):
     def _flush(self) -> None:
         """Replies to commands that came together leave together (RFC 2920 §3.2)."""
         if self._output:
-            self._transport.write(b"".join(self._output))
+            self._write(b"".join(self._output))
             self._output.clear()
 
     @property

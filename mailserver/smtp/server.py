@@ -64,7 +64,7 @@ class Session(Conversation, SMTP):
     # -- connection ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        self._use(cast(asyncio.Transport, transport))  # uvloop's is none by name
         self._session_end = self.loop.time() + self.site.timeouts.session
         self._reset_timeout()
         self.site.connections.add(self)
@@ -201,7 +201,7 @@ class Session(Conversation, SMTP):
         # RFC 3207 §4: what was pipelined after STARTTLS came in clear, perhaps from somebody else
         self._input.clear()
         try:
-            self._transport = await upgrade(plain, self, self.site.tls(), self.site.timeouts.handshake)
+            self._use(await upgrade(plain, self, self.site.tls(), self.site.timeouts.handshake))
         except OSError as error:
             maillog.count("tls.failed")
             plain.abort()

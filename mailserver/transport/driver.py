@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from mailserver import maillog
 from mailserver.pool import Busy, Pool
+from mailserver.transport import outlet
 from mailserver.transport import tls as transport_tls
 from mailserver.transport.connections import About, Connections
 from mailserver.transport.lines import Lines, LineTooLong
@@ -50,10 +51,11 @@ class Driver(asyncio.Protocol):
     __slots__ = (
         "_active", "_closing", "_connections", "_draining", "_end", "_ended", "_eof", "_held", "_lines",
         "_loop", "_lost", "_out", "_over_tls", "_peer", "_pool", "_reading", "_resumed", "_session",
-        "_task", "_timeouts", "_timer", "_tls", "_transport", "_turn", "_write_paused",
+        "_task", "_timeouts", "_timer", "_tls", "_transport", "_turn", "_write", "_write_paused",
     )  # fmt: skip
     _loop: asyncio.AbstractEventLoop
     _transport: asyncio.Transport
+    _write: outlet.Write
     _timer: asyncio.TimerHandle
     _active: float  # when the last complete line was answered
     _end: float  # of the session's total time
@@ -104,6 +106,7 @@ class Driver(asyncio.Protocol):
 
     def _use(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._write = outlet.of(transport)
         transport.set_write_buffer_limits(high=OUTPUT)
         self._over_tls = transport.get_extra_info("ssl_object") is not None
 
@@ -329,7 +332,7 @@ class Driver(asyncio.Protocol):
     def _send(self) -> None:
         """Pass what is held to the transport."""
         if self._held and not self._lost:
-            self._transport.write(b"".join(self._out))  # the very object where there is but one
+            self._write(b"".join(self._out))  # the very object where there is but one
         self._out.clear()
         self._held = 0
 

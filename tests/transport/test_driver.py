@@ -264,6 +264,13 @@ def test_pipelined_answers_leave_together(serve):
                 transport.write(data)
 
         self._transport = Counting()
+        straight = self._write
+
+        def counted(data):
+            writes.append(len(data))
+            straight(data)
+
+        self._write = counted
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Driver, "_use", use)
