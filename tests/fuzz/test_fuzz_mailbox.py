@@ -25,11 +25,11 @@ from memory_maildrop import LOOPBACK, MemoryAuthenticator, policy
 from office import Office
 from torture.figures import SCALE
 
-import mailserver.smtp.server as smtp
 from mailserver import maillog
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mailbox.trash import Trash
 from mailserver.pop3 import LINE_LIMIT, Pop3
+from mailserver.smtp import conversation as smtp_conversation
 from mailserver.transport.driver import Connections, Driver, Timeouts
 
 USERS = ("ann", "bob")
@@ -331,7 +331,7 @@ def test_life_of_mailboxes(office: Office, actions: list[tuple[Any, ...]], seed:
         assert office.staged() == []
 
     with (
-        mock.patch.object(smtp, "ERROR_DELAY", 0.0),
+        mock.patch.object(smtp_conversation, "ERROR_DELAY", 0.0),
         mock.patch.object(maillog, "event", lambda name, /, **_: events.append(name)),
     ):
         asyncio.run(life())
