@@ -85,6 +85,8 @@ class Pool:
         while (job := self._jobs.get()) is not None:
             try:
                 result = job.work()
+            except StopIteration:  # no future takes it, and its caller would wait for ever
+                self._tell(job, partial(job.done.set_exception, RuntimeError("stopped iterating")))
             except BaseException as error:
                 self._tell(job, partial(job.done.set_exception, error))
             else:

@@ -121,3 +121,16 @@ def test_closing_ends_what_was_begun_and_drops_the_rest() -> None:
 
     asyncio.run(run())
     assert ended == [1]
+
+
+def test_work_that_stops_iterating_leaves_nobody_waiting() -> None:
+    """No future takes a StopIteration."""
+    pool = Pool("test", 1, 1)
+
+    async def run() -> None:
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeError):
+                await pool.run(next, iter(()))
+
+    asyncio.run(run())
+    pool.close()
