@@ -17,7 +17,14 @@ def test_commands_load_no_server(arguments: list[str]) -> None:
     )
     loaded = set(done.stdout.split())
     assert "mailserver.cli.program" in loaded
-    assert not loaded & {"mailserver.server.appliance", "mailserver.cli.init", "aiosmtpd", "dns", "cryptography", "twisted"}
+    assert not loaded & {
+        "mailserver.server.appliance",
+        "mailserver.cli.init",
+        "aiosmtpd",
+        "dns",
+        "cryptography",
+        "twisted",
+    }
 
 
 def test_the_list_of_commands_has_them_all() -> None:
