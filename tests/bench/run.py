@@ -130,14 +130,18 @@ def _measure(arguments: argparse.Namespace) -> int:
             results = rounds.run(_cells(arguments), targets, number, _say)
             results.failures += failures
             report = Report(results, about, [target.name for target in targets], REFERENCE)
-    print(report.text())
+        _tell(report, arguments)  # before the mail of all rounds is removed, which takes minutes
+    return int(any(failure.target == OURS for failure in results.failures))
+
+
+def _tell(report: Report, arguments: argparse.Namespace) -> None:
+    print(report.text(), flush=True)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(report.json(), file, indent=1)
     if arguments.markdown:
         with open(arguments.markdown, "w") as file:
             file.write(report.markdown() + "\n")
-    return int(any(failure.target == OURS for failure in results.failures))
 
 
 def _trace(arguments: argparse.Namespace) -> int:
