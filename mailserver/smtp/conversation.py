@@ -9,6 +9,7 @@ Not here: what input means, TLS (`server`).
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -208,9 +209,9 @@ class Conversation(asyncio.Protocol):
             self._output.clear()
 
     @property
+    @abstractmethod
     def _in_content(self) -> bool:
         """What comes next are octets of content, and no commands."""
-        raise NotImplementedError
 
     def _is_slowed(self, reply: Reply) -> bool:
         """A client that only guesses waits, before it is cut off."""
