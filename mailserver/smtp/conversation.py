@@ -24,6 +24,7 @@ from mailserver.transport.lines import Lines
 from mailserver.transport.listener import Peer
 
 READ_AHEAD = 64 * 1024  # octets of a client's input held before its connection is paused
+UNREAD = 64 * 1024  # octets of replies that a client has not read, before no more is answered
 SOFT_ERRORS, HARD_ERRORS = 10, 100  # refused commands: after so many slowed down, after so many cut
 ERROR_DELAY = 1.0  # seconds, for each refused command over the soft limit
 TURN = 32  # replies to commands that came together, before other sessions have their turn
@@ -57,6 +58,7 @@ class Conversation(asyncio.Protocol):
 
     def _use(self, transport: asyncio.Transport) -> None:
         self._transport, self._write = transport, outlet.of(transport)
+        transport.set_write_buffer_limits(high=UNREAD)
 
     # -- what happens ----------------------------------------------------------------------------
 

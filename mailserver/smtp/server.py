@@ -191,12 +191,18 @@ class Session(Conversation, SMTP):
             return replies.NO_ARGUMENT
         if self.site.tls is None or self.dialogue.secure:
             return replies.NO_TLS
-        return self._upgrade()
+        self._send(replies.TLS_READY)
+        self._flush()
+        self._read = Session._begin_tls
+        return self._begin_tls()
+
+    def _begin_tls(self) -> Answer:
+        """Once the client has taken what was before: the transport would tell its next protocol of that."""
+        return None if self._paused else self._upgrade()
 
     async def _upgrade(self) -> list[Reply]:
         assert self.site.tls is not None
-        self._send(replies.TLS_READY)
-        self._flush()
+        self._read = Session._read_command
         plain = self._transport
         # RFC 3207 §4: what was pipelined after STARTTLS came in clear, perhaps from somebody else
         self._input.clear()
@@ -207,7 +213,9 @@ class Session(Conversation, SMTP):
             plain.abort()
             self.connection_lost(error)  # nobody is told of the end of a failed handshake
         else:
-            self._hearing = True
+            if not self._hearing:  # so much came right behind the handshake that the plain one was paused
+                plain.resume_reading()
+                self._hearing = True
             self.dialogue.tls_started()
         return []
 
