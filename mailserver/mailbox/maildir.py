@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from mailserver.durable import files
 from mailserver.mailbox import dovecot, lock, trouble, wire
 from mailserver.mailbox.arrival import Arrival
-from mailserver.mailbox.names import Message, delivery_order, unique_name, unique_part
+from mailserver.mailbox.names import Message, unique_name
+from mailserver.mailbox.snapshot import Snapshot, snapshot
 from mailserver.mailbox.tree import (
     SUBDIRECTORIES,
     TRASH,
@@ -71,19 +72,15 @@ class Maildir:
             files.write_new(os.path.join(self.path, lock.FILE), b"")
 
     def scan(self) -> list[Message]:
-        """All messages in the order of delivery. Opens no message. Raises OSError.
+        """All messages in the order of delivery. Opens no message. Raises OSError."""
+        return list(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """What `scan` finds, as it suits a large mailbox. Raises OSError.
 
         `new` is read first: a message that moves to `cur` meanwhile is seen twice, and counts once.
         """
-        found: dict[str, Message] = {}
-        for subdirectory in ("new", "cur"):
-            for name in self._names(subdirectory):
-                message = Message(name, subdirectory)
-                unique = unique_part(name)
-                twin = found.get(unique)
-                if twin is None or twin.subdirectory != subdirectory or twin < message:
-                    found[unique] = message
-        return sorted(found.values(), key=delivery_order)
+        return snapshot(self._names("new"), self._names("cur"))
 
     def open(self, message: Message) -> int:
         """A descriptor of the message's file, wherever it is now. Raises Gone or OSError."""

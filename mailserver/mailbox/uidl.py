@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from mailserver.durable import files
 from mailserver.mailbox import dovecot, trouble
-from mailserver.mailbox.names import Message
 from mailserver.mailbox.tree import read_lines
 
 if TYPE_CHECKING:
@@ -30,21 +29,24 @@ HEADER = b"pop3-uidl 1\n"
 SPARE = 1000  # recorded ids of vanished messages that are not worth rewriting the file
 
 _ALLOWED = re.compile(r"[!-~]{1,70}")  # RFC 1939 §7: one to 70 characters, 0x21 to 0x7E
+_NOT_ALLOWED = re.compile(r"/(?![!-.0-~]{1,70}(?:/|\Z))")  # somewhere among unique parts, a slash before each
 
 
-def unique_ids(maildir: Maildir, messages: Sequence[Message]) -> list[str]:
-    """The unique id of each of `messages`, in their order, no two alike. Raises OSError."""
+def unique_ids(maildir: Maildir, uniques: Sequence[str]) -> list[str]:
+    """The unique ids of messages whose names have these unique parts, no two alike. Raises OSError."""
     recorded = _read(maildir.path)
     if recorded is None:
         recorded = _adopt(maildir.path)
-    elif len(recorded) > 2 * len(messages) + SPARE:
+    elif len(recorded) > 2 * len(uniques) + SPARE:
         _forget(maildir, recorded)
-    return _distinct([message.unique for message in messages], recorded)
+    return _distinct(uniques, recorded)
 
 
-def _distinct(uniques: list[str], recorded: dict[str, str]) -> list[str]:
+def _distinct(uniques: Sequence[str], recorded: dict[str, str]) -> list[str]:
     """Recorded ids first: a name that happens to look like another message's recorded id is hashed."""
     taken = set(recorded.values())
+    if taken.isdisjoint(uniques) and not _NOT_ALLOWED.search("/".join(("", *uniques))):
+        return [recorded.get(unique, unique) for unique in uniques]
     ids = []
     for unique in uniques:
         if (uidl := recorded.get(unique)) is None:
@@ -80,7 +82,7 @@ def _adopt(mailbox: str) -> dict[str, str]:
 
 def _forget(maildir: Maildir, recorded: dict[str, str]) -> None:
     """Drop the ids of messages that are gone, by a second look: a scan may miss one that is renamed."""
-    present = {message.unique for message in maildir.scan()}
+    present = set(maildir.snapshot().uniques)
     _record(maildir.path, {unique: uidl for unique, uidl in recorded.items() if unique in present})
 
 

@@ -7,7 +7,7 @@ or a password. Response codes: RFC 2449 §8, RFC 3206. Not here: when an answer 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from mailserver.transport.driver import Answer, Then
 
@@ -40,18 +40,23 @@ def content(text: str, data: bytes, rest: Iterator[bytes] | None) -> Answer:
     return Answer(f"+OK {text}\r\n".encode("ascii") + data, stream=rest)
 
 
-def listing(text: str, lines: Iterable[str], length: int) -> Answer:
-    """About `length` lines (none may begin with a dot) after their `+OK` line, with the final dot."""
+def listing(text: str, lines: Iterable[str]) -> Answer:
+    """A few lines (none may begin with a dot) after their `+OK` line, with the final dot."""
+    return Answer("\r\n".join((f"+OK {text}", *lines, ".\r\n")).encode("ascii", "replace"))
+
+
+def numbered(text: str, pairs: Iterator[tuple[int, object]], length: int) -> Answer:
+    """About `length` lines, each of a number and what belongs to it, likewise."""
     first = f"+OK {text}\r\n".encode("ascii")
-    blocks = _blocks(iter(lines))
+    blocks = _blocks(pairs)
     if length <= LISTING_BLOCK:
         return Answer(first + b"".join(blocks))
     return Answer(first, stream=blocks)
 
 
-def _blocks(lines: Iterator[str]) -> Iterator[bytes]:
-    while batch := list(islice(lines, LISTING_BLOCK)):
-        yield ("\r\n".join(batch) + "\r\n").encode("ascii", "replace")
+def _blocks(pairs: Iterator[tuple[int, object]]) -> Iterator[bytes]:
+    while batch := tuple(chain.from_iterable(islice(pairs, LISTING_BLOCK))):
+        yield ("%d %s\r\n" * (len(batch) // 2) % batch).encode("ascii", "replace")
     yield _END
 
 

@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 from mailserver import directory, maillog
 from mailserver.mailbox import lock, maildir, wire
 from mailserver.mailbox.maildir import Maildir, Message
+from mailserver.mailbox.snapshot import Snapshot
 from mailserver.mailbox.trash import Trash
 from mailserver.mailbox.uidl import unique_ids
 from mailserver.pool import Busy, Pool
@@ -55,7 +56,7 @@ class MailboxMaildrop:
         self._find = find
         self._lock: lock.Lock | None = None
         self._pool = pool
-        self._messages: list[Message] = []
+        self._messages = Snapshot((), (), ())
         self._ids: Sequence[str] | None = None
         self._ahead: dict[int, bytes] = {}
         self._last = self._run_length = 0  # the message asked for last, and how many in order before it
@@ -71,7 +72,7 @@ class MailboxMaildrop:
 
     async def unique_ids(self) -> Sequence[str]:
         if self._ids is None and self._messages:
-            self._ids = await self._run(unique_ids, self._maildir, self._messages)
+            self._ids = await self._run(unique_ids, self._maildir, self._messages.uniques)
         return self._ids or ()
 
     def at_hand(self, number: int) -> Content | None:
@@ -151,11 +152,12 @@ class MailboxMaildrop:
                 self._release()
 
     def _number(self) -> None:
-        messages, sizes = [], array("Q")
-        for message in self._maildir.scan():
-            if (size := self._size(message)) is not None:
-                messages.append(message)
-                sizes.append(size)
+        messages = self._maildir.snapshot()
+        sizes: Sequence[int] | None = messages.wire_sizes()
+        if sizes is None:
+            found = list(map(self._size, messages))
+            messages = messages.only([size is not None for size in found])
+            sizes = array("Q", [size for size in found if size is not None])
         self._messages, self.sizes = messages, sizes
 
     def _size(self, message: Message) -> int | None:

@@ -129,7 +129,7 @@ class Session:
     def capa(self) -> Answer:
         """RFC 2449 §5: from the verb table, so that what is told and what is done cannot differ."""
         lines = [line for verb in VERBS.values() for line in verb.tells(self)]
-        return answer.listing("Capabilities follow", lines, len(lines))
+        return answer.listing("Capabilities follow", lines)
 
     def noop(self) -> Answer:
         return answer.ok("Nothing done")
@@ -152,7 +152,7 @@ class Session:
         """RFC 6856 §3: there is one language, under two names."""
         if wanted is None:
             lines = [f"{tag} {name}" for tag, name in _LANGUAGES.items()]
-            return answer.listing("Languages follow", lines, len(lines))
+            return answer.listing("Languages follow", lines)
         tag = "en" if wanted == b"*" else wanted.decode().lower()
         while tag not in _LANGUAGES and "-" in tag:
             tag = tag.rpartition("-")[0]  # RFC 4647 §3.4

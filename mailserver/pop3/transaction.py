@@ -7,7 +7,7 @@ Not here: lines and their grammar (`pop3.session`), files (`pop3.maildrop`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from mailserver.pop3 import answer
@@ -92,16 +92,14 @@ class Transaction:
 
     def list(self, number: bytes | None) -> Answer:
         if number is None:
-            lines = (f"{n} {size}" for n, size in enumerate(self._sizes, 1) if n not in self._marked)
-            return answer.listing(self.summary(), lines, len(self._sizes))
+            return answer.numbered(self.summary(), self._unmarked(self._sizes), len(self._sizes))
         n = self._number(number)
         return answer.ok(f"{n} {self._sizes[n - 1]}") if n else self._no_such(number)
 
     async def uidl(self, number: bytes | None) -> Answer:
         if number is None:
             ids = await self._maildrop.unique_ids()
-            lines = (f"{n} {uid}" for n, uid in enumerate(ids, 1) if n not in self._marked)
-            return answer.listing("Unique ids follow", lines, len(ids))
+            return answer.numbered("Unique ids follow", self._unmarked(ids), len(ids))
         if not (n := self._number(number)):
             return self._no_such(number)
         return answer.ok(f"{n} {(await self._maildrop.unique_ids())[n - 1]}")
@@ -169,6 +167,11 @@ class Transaction:
         days, hours = int(self._retention // 86400), int(self._retention // 3600)
         kept = answer.plural(days, "day") if days else answer.plural(hours, "hour")
         return f"{answer.plural(self.deleted, 'message')} deleted, kept in Trash for {kept}"
+
+    def _unmarked(self, values: Iterable[object]) -> Iterator[tuple[int, object]]:
+        """What belongs to each message that is not marked, with the message's number."""
+        numbered = enumerate(values, 1)
+        return (pair for pair in numbered if pair[0] not in self._marked) if self._marked else numbered
 
     def _number(self, text: bytes) -> int:
         """The number of a message that exists and is not marked; 0 for any other."""

@@ -105,7 +105,7 @@ class Dovecot:
     def ids(self) -> list[str]:
         """A login to our POP3."""
         maildir = Maildir(self.maildir.path)
-        return unique_ids(maildir, maildir.scan())
+        return unique_ids(maildir, maildir.snapshot().uniques)
 
 
 @pytest.fixture

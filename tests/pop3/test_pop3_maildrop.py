@@ -279,7 +279,9 @@ def test_one_unreadable_message_hides_no_other(
         return wire_size(maildir, message)
 
     async def work() -> None:
-        mailbox = disk([ONE, TWO, LARGE])
+        mailbox = disk([ONE])
+        mailbox.deliver("1002.M1P1Q2.host", TWO, sizes=False)
+        mailbox.deliver("1003.M1P1Q3.host", LARGE)
         monkeypatch.setattr(Maildir, "wire_size", denied)
         maildrop = await mailbox.open()
         assert list(maildrop.sizes) == [len(ONE), len(LARGE)]
@@ -356,7 +358,8 @@ def test_trouble_at_login_hides_no_mail_and_leaves_no_lock(
         raise fault
 
     async def work() -> None:
-        mailbox = disk([ONE, TWO])
+        mailbox = disk([ONE])
+        mailbox.deliver("1002.M1P1Q2.host", TWO, sizes=False)
         with monkeypatch.context() as patch:
             patch.setattr(Maildir, "wire_size", broken)
             with pytest.raises(Unavailable):
@@ -393,7 +396,7 @@ def test_a_full_pool_is_trouble_that_passes(disk: Callable[[Sequence[bytes]], Di
     run(work())
 
 
-@pytest.mark.parametrize("step", ["exists", "scan"])  # before the lock, and under it
+@pytest.mark.parametrize("step", ["exists", "snapshot"])  # before the lock, and under it
 def test_a_cancelled_login_leaves_no_lock(
     disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
