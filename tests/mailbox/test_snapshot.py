@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 from mailserver.mailbox.names import Message, delivery_order
 from mailserver.mailbox.snapshot import snapshot
 
-_times = st.sampled_from(["", "x", "999.M000001P1", "17\n1700000000.M000005P1"]) | st.sampled_from(
-    ["1700000000", "1700000000.M000005P1", "1700000000.M5P1", "1700000000.V8I3M40P2", "1700000000.M0000051"]
-    + ["1700000001.M000004P1", "17000000010.M000001P1"]
+_times = (
+    st.sampled_from(["", "x", "999.M000001P1", "17\n1700000000.M000005P1"])
+    | st.sampled_from(
+        [
+            "1700000000",
+            "1700000000.M000005P1",
+            "1700000000.M5P1",
+            "1700000000.V8I3M40P2",
+            "1700000000.M0000051",
+        ]
+    )
+    | st.sampled_from(["1700000001.M000004P1", "17000000010.M000001P1"])
 )
 _hosts = st.sampled_from(["", ".h", ".i", ".W=1", " ", "\n", "é"])
 _tails = st.sampled_from(
