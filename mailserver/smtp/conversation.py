@@ -168,11 +168,12 @@ class Conversation(asyncio.Protocol):
         """Answer in a task; what comes meanwhile is held."""
         try:
             outcome = answer if isinstance(answer, Reply) else await answer
-            for reply in [outcome] if isinstance(outcome, Reply) else outcome:
-                if self._is_slowed(reply):
+            # RFC 2033 §4.2: a message has a reply for each recipient, and is one error at most
+            for number, reply in enumerate([outcome] if isinstance(outcome, Reply) else outcome):
+                if number == 0 and self._is_slowed(reply):
                     self._flush()
                     await asyncio.sleep(ERROR_DELAY)
-                self._send(reply)
+                self._send(reply, counted=number == 0)
         except asyncio.CancelledError:
             self._hang_up()
             raise
@@ -193,10 +194,10 @@ class Conversation(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: Reply, *, counted: bool = True) -> None:
         if self._closing:
             return
-        if reply.permanent:
+        if counted and reply.permanent:
             self._errors += 1
             if self._errors > HARD_ERRORS:
                 reply = replies.TOO_MANY_ERRORS

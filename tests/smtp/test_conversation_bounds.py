@@ -129,6 +129,20 @@ def test_client_that_does_not_read(office: Office) -> None:
     run(talk)
 
 
+def test_recipients_of_a_refused_message_are_one_error(office: Office) -> None:
+    """LMTP (RFC 2033 §4.2): each of them hears it, and the session goes on."""
+
+    async def talk() -> None:
+        client = Client(office.session(lmtp=True))
+        envelope = b"LHLO client.test\r\nMAIL FROM:<a@b.test>\r\n" + b"RCPT TO:<ann@example.test>\r\n" * 150
+        client.send(envelope + b"DATA\r\nbare\nLF\r\n.\r\nNOOP\r\n")
+        *_, end = (await client.hear(OK)).partition(b"354 ")[2].partition(b"\r\n")
+        assert [line[:9] for line in end.splitlines()] == [b"554 5.6.0"] * 150 + [b"250 2.0.0"]
+        assert client.session._errors == 1
+
+    run(talk)
+
+
 def test_commands_behind_a_message_wait(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     async def talk() -> None:
         durable = asyncio.Event()
