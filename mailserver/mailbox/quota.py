@@ -11,6 +11,7 @@ runs where messages are committed. Not here: what the quota of a mailbox is (`ma
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -31,6 +32,7 @@ FILE = "maildirsize"
 LIMIT = 5120  # octets; a file that long is counted anew
 TRUSTED = 15 * 60  # seconds that a sum over the quota is believed, if it is a fresh count
 
+_TRIES = 5  # to note something in a file that others replace
 _PATIENCE = 2.0  # seconds to wait for another's count
 _HOLDING = b"-\n"  # a first line that is nobody's quota
 
@@ -85,12 +87,18 @@ def is_over(maildir: Maildir, quota: Quota, octets: int) -> bool:
 def add(maildir: Maildir, storage: int, messages: int) -> None:
     """Note that octets and messages came or (negative) went, where somebody keeps count; never raises.
 
-    A note that is lost is found again when the mailbox is counted anew.
+    A note that is lost is found again when the mailbox is counted anew. Where the file is another one at each
+    look (some network file systems number files anew), nobody knows what is noted: then it goes, and the next
+    who asks counts.
     """
     line = b"%d %d\n" % (storage, messages)
     try:
-        while (written := _append(maildir.path, line)) is None:
-            continue
+        for _ in range(_TRIES):
+            if (written := _append(maildir.path, line)) is not None:
+                break
+        else:
+            os.unlink(_file(maildir.path))
+            raise OSError(errno.ESTALE, "the file is replaced at each look")
     except FileNotFoundError:
         return
     except OSError as error:

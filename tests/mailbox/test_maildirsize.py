@@ -321,6 +321,26 @@ def test_a_full_disk_does_not_stop_counting(
     quota.add(maildir, 1, 1)
 
 
+def test_a_file_that_is_another_one_at_each_look_is_counted_anew(
+    maildir: Maildir, deliver: Deliver, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that numbers files anew: what was noted how often is not known, and `add` ends."""
+    deliver(b"x" * 60)
+    assert quota.usage(maildir, LIMITED) == Usage(60, 1)
+    real, looks = os.lstat, iter(range(1000))
+
+    def lstat(path: str) -> os.stat_result:
+        status = real(path)
+        return os.stat_result((status[0], 10**9 + next(looks), *status[2:]))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quota.os, "lstat", lstat)
+        deliver(b"x" * 40)
+    assert not kept.exists()
+    assert quota.usage(maildir, LIMITED) == Usage(100, 2)
+    assert kept.read_text() == "1000S,10C\n100 2\n"
+
+
 def test_mail_that_comes_during_a_count_is_counted(
     maildir: Maildir, deliver: Deliver, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
