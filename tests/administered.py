@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from destinations import link
+from destinations import put
 
 from mailserver.admin.accounts import Accounts
 from mailserver.admin.administration import Administration
@@ -136,15 +136,11 @@ class Administered:
         self, entry_id: str, sender: str, *recipients: str, user: str | None = None, forwarded_by: str = ""
     ) -> None:
         """Put a message into the queue, from a sender who has logged in, or from `user`."""
-        source = os.path.join(self.spool.root, "tmp", entry_id)
-        with open(source, "wb") as file:
-            file.write(b"Subject: x\n\nx\n")
         given = tuple(Recipient(parse_mailbox(recipient)) for recipient in recipients)
         envelope = Envelope(parse_mailbox(sender) if sender else None, given, forwarded_by=forwarded_by)
         user = sender if user is None else user
         departure = self.spool.destination(entry_id, envelope, size=14, wire_size=17, user=user)
-        departure.prepare(source)
-        link(departure, source)
+        put(self.spool, departure, b"Subject: x\n\nx\n")
 
     def perform(self, operator: Operator, words: str, /, **given: object) -> Any:
         return asyncio.run(self.administration.perform(operator, "test", words, given))

@@ -23,7 +23,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from conversation import Dialogue, Step, read, unescape
-from office import content
+from destinations import queued_content
+from office import content, without_trace
 
 from mailserver.mta.forwarding import Forwarding
 from mailserver.queue.entry import Entry
@@ -86,7 +87,7 @@ def check_queue(
     assert sorted(found) == sorted(tuple(line.split()) for line in dialogue.all("queued"))
     for entry in entries:
         for line in dialogue.all("queued-content"):
-            assert content(Path(spool.root) / "msg" / entry.id) == unescape(line)
+            assert without_trace(queued_content(spool, entry)) == unescape(line)
     return [entry.id for entry in entries]
 
 

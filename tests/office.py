@@ -103,7 +103,10 @@ class Office:
 
 def content(file: Path) -> bytes:
     """A stored message without the trace header on top."""
-    text = file.read_bytes()
+    return without_trace(file.read_bytes())
+
+
+def without_trace(text: bytes) -> bytes:
     start = text.index(b"\n", text.index(b"Received: ")) + 1
     while text[start : start + 1] in (b"\t", b" "):
         start = text.index(b"\n", start) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from destinations import queued_content
 from office import CONFIGURATION, HASH, Office
 
 from mailserver.directory import User
@@ -110,4 +111,4 @@ class Outbound(Office):
         ]
 
     def queued_content(self, entry: Entry) -> bytes:
-        return (Path(self.spool.root) / "msg" / entry.id).read_bytes()
+        return queued_content(self.spool, entry)

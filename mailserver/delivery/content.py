@@ -125,8 +125,10 @@ class Content:
 
     def _scan(self, header_only: bool) -> bool:
         tail = b"\n"
+        left = self._size  # what follows is not of the content
         with open(self._source(), "rb", buffering=0) as file:
-            while block := file.read(BLOCK):
+            while block := file.read(min(BLOCK, left)):
+                left -= len(block)
                 end = (tail + block).find(b"\n\n") if header_only else -1
                 if end >= 0:
                     return not block[:end].isascii()

@@ -166,7 +166,7 @@ class Reception:
         case, even if the caller is cancelled meanwhile because its client left: what was begun is finished.
         """
         assert together or success is None, "a report for all says nothing of each"
-        leaving = self._departures(message, wire_size, departures, success, user)
+        leaving = self._departures(message, wire_size, departures, success, user, shared=bool(mailboxes))
         strict = len(mailboxes) + len(departures) == 1 or not together
         arrivals = [_destination(message, wire_size, place, strict=strict) for place in mailboxes]
         places = len(mailboxes) + len(departures)
@@ -186,13 +186,18 @@ class Reception:
         envelopes: Sequence[Envelope],
         success: Success | None,
         user: str,
+        *,
+        shared: bool,
     ) -> list[Departure]:
-        """The queue's entries; the first has the message's id, the others begin with it."""
+        """The queue's entries; the first has the message's id, the others begin with it.
+
+        `shared`: the content goes into mailboxes, too.
+        """
         entries: list[tuple[Envelope, Sequence[Status]]] = [(envelope, ()) for envelope in envelopes]
         if success is not None:
             entries.append(success)
         size, spool = message.staged.size, self._spool
-        return [
+        found = [
             spool.destination(
                 message.id if number == 1 else f"{message.id}N{number}",
                 envelope,
@@ -200,9 +205,13 @@ class Reception:
                 wire_size=wire_size,
                 user=user,
                 settled=settled,
+                shared=shared or len(entries) > 1,
             )
             for number, (envelope, settled) in enumerate(entries, 1)
         ]
+        for departure in found:
+            message.staged.append(departure.tail)
+        return found
 
     async def _commit(
         self,

@@ -59,7 +59,8 @@ class Delivery(NamedTuple):
     """One message to be carried along one route, for at most `runner.TOGETHER` recipients.
 
     `content()` opens the message: a descriptor the courier closes, LF line ends, dots not stuffed; it may
-    block and raise OSError. It has `at_rest` octets, or must not go out; `size` with CRLF (for SIZE=).
+    block and raise OSError. The first `at_rest` octets are the message, `size` with CRLF (for SIZE=); where
+    there are fewer it must not go out.
     `sent()` is called before the end of data goes out: from then on the host may have taken the message, and
     breaking off may make a duplicate (RFC 1047).
     """

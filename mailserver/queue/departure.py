@@ -1,8 +1,10 @@
-"""A message on its way into the queue: a destination of `durable.commit`.
+"""A message on its way into the queue: destinations of `durable.commit`.
 
-The content gets its name in `msg` and the envelope is written to `tmp` before contents are synced; the
-envelope's rename into `env` is what accepts the message. So an envelope there always has its content,
-and the queue costs a commit no pass over the disk of its own.
+Content that goes nowhere else is one file with its envelope, which is the last line: one file to make, to
+sync and to remove. What has its name in `env` is accepted.
+Content that mailboxes or other entries share gets a name of its own in `msg`, and the envelope is written to
+`tmp` before contents are synced; the envelope's rename into `env` accepts the message. So an envelope there
+always has its content, and the queue costs a commit no pass over the disk of its own.
 Not here: what becomes of the entry afterwards (`queue.spool`).
 """
 
@@ -13,19 +15,58 @@ import os
 from mailserver import maillog
 from mailserver.durable.commit import Prepared, sync_files
 from mailserver.durable.files import sync_directory
-from mailserver.queue.entry import HELD, Entry, encode
+from mailserver.queue.entry import HELD, Entry, encode, tail
 
 
-class Departure(Prepared):
-    """One message's names in the spool at `root`."""
+class Departure:
+    """The name of a message in the spool at `root`. Its file must hold `tail`, after the content."""
 
     def __init__(self, root: str, entry: Entry) -> None:
         self.entry = entry
         self.directory = os.path.join(root, "env")
+        self._envelope = os.path.join(self.directory, entry.id)
+
+    @property
+    def tail(self) -> bytes:
+        """What follows the content in its file; nothing where the envelope has one of its own."""
+        return tail(self.entry)
+
+    def open(self) -> int:
+        """A descriptor of `env`. Raises OSError."""
+        return os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def link(self, source: str, directory: int, *, last: bool) -> bool:
+        """Accept the message: all of the spool is on the file system of `source`. Raises OSError."""
+        os.utime(source, (self.entry.due, self.entry.due))
+        os.rename(source, self.entry.id, dst_dir_fd=directory)
+        return True
+
+    def unlink(self) -> None:
+        """Take the message back; silent when it is gone, and never raises."""
+        self._discard(self._envelope)
+
+    def _discard(self, *paths: str) -> None:
+        for path in paths:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # the client hears of a failure and sends it again: a second copy
+                maillog.event("not-taken-back", id=self.entry.id, error=error.strerror)
+
+
+class SharedDeparture(Departure, Prepared):
+    """The names of a message whose content is not the queue's alone."""
+
+    def __init__(self, root: str, entry: Entry) -> None:
+        super().__init__(root, entry)
         self._contents = os.path.join(root, "msg")
         self._content = os.path.join(self._contents, entry.id)
         self._written = os.path.join(root, "tmp", f"{entry.id}.env")
-        self._envelope = os.path.join(self.directory, entry.id)
+
+    @property
+    def tail(self) -> bytes:
+        return b""
 
     def prepare(self, source: str) -> None:
         """Name the content at `source`, and write the envelope where nobody looks. Raises OSError."""
@@ -37,26 +78,15 @@ class Departure(Prepared):
         sync_files([self._written])
         sync_directory(self._contents)
 
-    def open(self) -> int:
-        """A descriptor of `env`. Raises OSError."""
-        return os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
     def link(self, source: str, directory: int, *, last: bool) -> bool:
         """Accept the message: all of the spool is on the file system of `source`. Raises OSError."""
-        os.rename(self._written, os.path.basename(self._envelope), dst_dir_fd=directory)
+        os.rename(self._written, self.entry.id, dst_dir_fd=directory)
         if last:
             os.unlink(source)
         return True
 
     def unlink(self) -> None:
-        """Take the message back; silent when it is gone, and never raises."""
-        for path in (self._envelope, self._written, self._content):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:  # the client hears of a failure and sends it again: a second copy
-                maillog.event("not-taken-back", id=self.entry.id, error=error.strerror)
+        self._discard(self._envelope, self._written, self._content)
 
 
 def write_envelope(path: str, entry: Entry) -> None:

@@ -84,7 +84,8 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A message in the queue. `size`: octets at rest, `wire_size`: with CRLF; `user`: who submitted it;
-    `forwarded_by`: the domain of the alias that sends it on.
+    `forwarded_by`: the domain of the alias that sends it on. `inside`: the content stands before the
+    envelope, in the same file.
 
     `delay_told`: the sender heard that it takes longer. `report_due`: when a report that could not be
     handed in is tried again.
@@ -103,6 +104,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     wire_size: Count
     user: str = ""
     forwarded_by: str = ""
+    inside: bool = False
     held: bool = False
     delay_told: bool = False
     report_due: Time = 0.0
@@ -140,6 +142,7 @@ def begin(
     user: str,
     now: float,
     settled: Sequence[Status] = (),
+    inside: bool = False,
 ) -> Entry:
     """The entry of a message that has just come in: every recipient is due at once.
 
@@ -162,12 +165,18 @@ def begin(
         wire_size=wire_size,
         user=user,
         forwarded_by=envelope.forwarded_by,
+        inside=inside,
     )
 
 
 def encode(entry: Entry) -> bytes:
     """The text of an entry: one line of JSON."""
     return _encoder.encode(entry) + b"\n"
+
+
+def tail(entry: Entry) -> bytes:
+    """What follows content that stands before its envelope: a line end of its own, whatever it ends with."""
+    return b"\n" + encode(entry)
 
 
 def decode(data: bytes) -> Entry:

@@ -148,7 +148,7 @@ class Intake:
 
     def _whole(self, entry: Entry) -> Found:
         """The entry; if somebody took its content away, with nobody left to carry it to."""
-        size = self._spool.content_size(entry.id)
+        size = self._spool.content_size(entry)
         if size is not None:
             if size != entry.size and not entry.held:
                 maillog.event("content-damaged", id=entry.id, octets=size, expected=entry.size)

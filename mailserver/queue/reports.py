@@ -141,7 +141,7 @@ class Reports:
         failed = any(queued.status is Status.FAILED for queued in subjects)
         whole = failed and entry.ret != "HDRS" and entry.size <= RETURNED
         try:
-            return await self._pool.run(self._spool.beginning, entry.id, RETURNED, entry.size), whole
+            return await self._pool.run(self._spool.beginning, entry, RETURNED), whole
         except (Missing, OSError, Busy):
             return b"", False
 

@@ -277,7 +277,7 @@ class Runner:
             recipients=tuple(entry.recipients[index].recipient for index in job.indices),
             size=entry.wire_size,
             at_rest=entry.size,
-            content=partial(self._spool.open_content, entry.id, entry.size),
+            content=partial(self._spool.open_content, entry),
             body_8bit=entry.body_8bit,
             smtputf8=entry.smtputf8,
             ret=entry.ret,

@@ -1,10 +1,12 @@
 """The queue on disk: every state of a message is a name in one of three directories.
 
     1  tmp/<name>                 content being written, told to nobody
-    2  msg/<id>                   content durable, not yet ours
-    3  msg/<id> env/<id>          accepted; the envelope's mtime is the time of its next attempt
+    2  env/<id>                   accepted: content, and the envelope as the last line; the mtime is the time
+                                  of the next attempt
+    3  msg/<id> env/<id>          the same, content and envelope apart: from the first change of the envelope
+                                  on, or from the beginning where others share the content
     4  env/<id> replaced          after each recipient that was settled
-    5  msg/<id> without env/<id>  all settled; swept now or at the next start
+    5  msg/<id> without env/<id>  not yet accepted, or all settled; swept now or at the next start
 
 No locks, and nothing a crash could leave behind that `recover` does not remove. An envelope always has its
 content, for it comes after and goes before it. Plain synchronous Python; the caller decides on the thread.
@@ -21,20 +23,31 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from mailserver.durable.commit import sync_files
 from mailserver.durable.files import make_directory, sync_directory
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.trace import without_return_path
-from mailserver.queue.departure import Departure, write_envelope
-from mailserver.queue.entry import Entry, Status, Unreadable, begin, decode, encode, is_id
+from mailserver.queue.departure import Departure, SharedDeparture, write_envelope
+from mailserver.queue.entry import Entry, Status, Unreadable, begin, decode, encode, is_id, tail
 
 ENVELOPE = 16 << 20  # octets of an envelope that is read; 1,000 recipients with long replies need 5 MiB
+_FIRST = 16 << 10  # octets read at first: a buffer of ENVELOPE took a fifth of all the queue did
 
 _counter = itertools.count()
 
 
 class Missing(LookupError):
     """There is no such entry."""
+
+
+class Damaged(OSError):
+    """Content that is not what came; `octets` of it."""
+
+    def __init__(self, octets: int) -> None:
+        super().__init__(errno.EIO, "Not the size it came with")
+        self.octets = octets
 
 
 class Spool:
@@ -84,14 +97,24 @@ class Spool:
         wire_size: int,
         user: str = "",
         settled: Sequence[Status] = (),
+        shared: bool = True,
     ) -> Departure:
         """Where a message is committed to: `size` octets at rest, `wire_size` with CRLF, from `user`.
 
-        `settled`: how it ended for its recipients, where that is only to be reported.
+        `settled`: how it ended for its recipients, where that is only to be reported. Not `shared`: the
+        content goes nowhere else, and the destination's `tail` is written behind it.
         """
-        now = self._clock()
-        entry = begin(entry_id, envelope, size=size, wire_size=wire_size, user=user, now=now, settled=settled)
-        return Departure(self.root, entry)
+        entry = begin(
+            entry_id,
+            envelope,
+            size=size,
+            wire_size=wire_size,
+            user=user,
+            now=self._clock(),
+            settled=settled,
+            inside=not shared,
+        )
+        return SharedDeparture(self.root, entry) if shared else Departure(self.root, entry)
 
     def ids(self, after: str = "") -> Iterator[tuple[str, float]]:
         """Every entry with the time it is due, in no order; nothing is opened, and what has an id up to
@@ -124,27 +147,53 @@ class Spool:
             status = os.lstat(self._path(self._env, entry.id))
         except OSError:
             return False
-        return status.st_size == len(encode(entry)) and abs(status.st_mtime - entry.due) < 1e-3
+        size = entry.size + len(tail(entry)) if entry.inside else len(encode(entry))
+        return status.st_size == size and abs(status.st_mtime - entry.due) < 1e-3
 
-    def content_size(self, entry_id: str) -> int | None:
+    def content_size(self, entry: Entry) -> int | None:
         """Octets of the content; None if somebody took it away. Raises OSError, for what is no file too."""
         try:
-            status = os.lstat(self._path(self._msg, entry_id))
+            os.close(self.open_content(entry))
+        except Damaged as damaged:
+            return damaged.octets
+        except Missing:
+            return None
+        return entry.size
+
+    def open_content(self, entry: Entry) -> int:
+        """A descriptor of a file that begins with the content, LF line ends; what follows it is not to be
+        read. Raises Missing, Damaged if there is not `entry.size` of it, OSError."""
+        fd, after = self._open_inside(entry), len(tail(entry))
+        if fd is None:
+            after = 0
+            try:
+                fd = _open(self._path(self._msg, entry.id))
+            except FileNotFoundError:
+                raise Missing(entry.id) from None
+        octets = os.fstat(fd).st_size - after
+        if (octets == entry.size and not after) or _ends_at(fd, entry.size):
+            return fd
+        os.close(fd)
+        raise Damaged(octets)
+
+    def _open_inside(self, entry: Entry) -> int | None:
+        """The file of the envelope, if the content is in it, too; `entry` may be older than what is on the
+        disk. Raises OSError."""
+        if not entry.inside:
+            return None
+        try:
+            fd = _open(self._path(self._env, entry.id))
         except FileNotFoundError:
             return None
-        return _regular(status).st_size
+        if os.pread(fd, 1, 0) != b"{":
+            return fd
+        os.close(fd)
+        return None
 
-    def open_content(self, entry_id: str, size: int | None = None) -> int:
-        """A descriptor of the content, LF line ends. Raises Missing, OSError: if it has not `size` octets."""
-        try:
-            return _open(self._path(self._msg, entry_id), size)
-        except FileNotFoundError:
-            raise Missing(entry_id) from None
-
-    def beginning(self, entry_id: str, limit: int, size: int | None = None) -> bytes:
+    def beginning(self, entry: Entry, limit: int) -> bytes:
         """The first `limit` octets of the content, as it leaves. Raises what `open_content` does."""
-        with os.fdopen(self.open_content(entry_id, size), "rb") as file:
-            return without_return_path(file.read(limit))
+        with os.fdopen(self.open_content(entry), "rb") as file:
+            return without_return_path(file.read(min(limit, entry.size)))
 
     def store(self, entry: Entry) -> None:
         """Replace an entry that is there. Raises OSError."""
@@ -192,20 +241,31 @@ class Spool:
         for entry in entries:
             path = os.path.join(self._tmp, f"P{os.getpid()}Q{next(_counter)}.env")
             with _noting(errors, entry.id):
+                self._part(entry)
                 try:
-                    write_envelope(path, entry)
+                    write_envelope(path, replace(entry, inside=False))
                 except OSError:
                     _discard(path)
                     raise
                 written[entry.id] = path
         try:
             sync_files(list(written.values()))
+            if any(entry.inside for entry in entries):
+                sync_directory(self._msg)
         except OSError as error:
             errors.update(dict.fromkeys(written, error))
             for path in written.values():
                 _discard(path)
             return {}
         return written
+
+    def _part(self, entry: Entry) -> None:
+        """Give content that stands before its envelope a name of its own: the envelope will be replaced."""
+        fd = self._open_inside(entry)
+        if fd is not None:
+            os.close(fd)
+            with contextlib.suppress(FileExistsError):
+                os.link(self._path(self._env, entry.id), self._path(self._msg, entry.id))
 
     def _path(self, directory: str, entry_id: str) -> str:
         if not is_id(entry_id):
@@ -218,17 +278,20 @@ class Spool:
             raise error
 
 
-def _open(path: str, size: int | None = None) -> int:
+def _open(path: str) -> int:
     """A descriptor of a regular file; of what somebody else put there, such as a FIFO, none, at once."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = _regular(os.fstat(fd)).st_size
-        if size not in (None, found):
-            raise OSError(errno.EIO, "Not the size it came with")
+        _regular(os.fstat(fd))
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def _ends_at(fd: int, size: int) -> bool:
+    """Whether content of `size` octets stands before an envelope (`entry.tail`)."""
+    return os.pread(fd, 2, size) == b"\n{"
 
 
 def _regular(status: os.stat_result) -> os.stat_result:
@@ -247,10 +310,16 @@ def _is_there(path: str) -> bool:
 
 
 def _read(path: str) -> bytes:
-    """A whole envelope. A buffer of ENVELOPE each time cost a fifth of all the queue does for a message."""
+    """The envelope in a file: its last line."""
     fd = _open(path)
     try:
-        return os.read(fd, min(os.fstat(fd).st_size, ENVELOPE))
+        size = os.fstat(fd).st_size
+        for most in (_FIRST, ENVELOPE):
+            end = os.pread(fd, most, max(0, size - most))
+            start = end.rfind(b"\n", 0, -1) + 1
+            if start or len(end) == size:
+                break
+        return end[start:]
     finally:
         os.close(fd)
 

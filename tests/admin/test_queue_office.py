@@ -4,9 +4,9 @@ import asyncio
 import json
 import os
 
+import destinations
 import msgspec
 import pytest
-from destinations import link
 
 from mailserver.admin import control
 from mailserver.admin.queue import Office
@@ -34,15 +34,10 @@ def spool(memory_path):
 
 
 def put(spool, entry_id, *recipients):
-    content = b"Subject: x\n\nx\n"
-    source = os.path.join(spool.root, "tmp", entry_id)
-    with open(source, "wb") as file:
-        file.write(content)
     given = tuple(Recipient(parse_mailbox(address)) for address in recipients or ("b@b.test",))
     envelope = Envelope(parse_mailbox("ann@a.test"), given)
     departure = spool.destination(entry_id, envelope, size=14, wire_size=17, user="ann@a.test")
-    departure.prepare(source)
-    link(departure, source)
+    destinations.put(spool, departure, b"Subject: x\n\nx\n")
 
 
 class Awaited:

@@ -3,10 +3,10 @@
 import json
 import os
 
+import destinations
 import pytest
 import serving
 from click.testing import CliRunner
-from destinations import link
 
 from mailserver.cli.idle import idle_state
 from mailserver.cli.program import program
@@ -35,12 +35,9 @@ def put(site, *ids):
     spool = Spool(str(site.mail / ".queue"))
     spool.prepare()
     for entry_id in ids:
-        source = site.mail / ".queue" / "tmp" / entry_id
-        source.write_bytes(b"Subject: x\n\nx\n")
         envelope = Envelope(Address("ann", "example.test"), (Recipient(Address("joe", "far.test")),))
         departure = spool.destination(entry_id, envelope, size=14, wire_size=17)
-        departure.prepare(str(source))
-        link(departure, str(source))
+        destinations.put(spool, departure, b"Subject: x\n\nx\n")
 
 
 def run(site, *arguments, stdin=""):

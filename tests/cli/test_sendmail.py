@@ -86,7 +86,7 @@ def queued(site):
 def content(site):
     [entry] = queued(site)
     spool = Spool(str(site.mail / ".queue"))
-    return spool.beginning(entry.id, 1 << 20).decode()
+    return spool.beginning(entry, 1 << 20).decode()
 
 
 # ---- what is sent

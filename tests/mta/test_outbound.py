@@ -198,7 +198,7 @@ def test_all_recipients_or_none(office: Outbound) -> None:
 
 
 def test_a_report_that_cannot_be_stored(office: Outbound) -> None:
-    (Path(office.spool.root) / "msg").rename(Path(office.spool.root) / "elsewhere")
+    (Path(office.spool.root) / "env").rename(Path(office.spool.root) / "elsewhere")
     assert post(office, "", "x@elsewhere.test") == TROUBLE
     assert office.staged() == []
 

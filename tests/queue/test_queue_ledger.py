@@ -82,6 +82,6 @@ def test_contents_go_together_a_little_later(world: World, monkeypatch: pytest.M
         real(path)
 
     monkeypatch.setattr("mailserver.queue.spool.sync_directory", sync)
-    ids = [world.accept("x@far.test") for _ in range(5)]
+    ids = [world.accept("x@far.test", shared=True) for _ in range(5)]
     world.loop.run_until_complete(story())
     assert syncs == [1.0, 2.0, 2.5]

@@ -52,7 +52,7 @@ def test_the_courier_reads_the_content(world: World) -> None:
 
     def answer(delivery: Delivery) -> Outcome:
         fd = delivery.content()
-        read.append(os.read(fd, 1000))
+        read.append(os.read(fd, delivery.at_rest))
         os.close(fd)
         return OK
 
@@ -534,7 +534,7 @@ def test_a_fifo_stops_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     """In place of an envelope or of content: others are carried and listed, and it is looked at again."""
     logged: list[tuple[str, object]] = []
     monkeypatch.setattr(maillog, "event", lambda name, /, **fields: logged.append((name, fields.get("id"))))
-    ids = [world.accept(f"{name}@far.test") for name in "xyz"]
+    ids = [world.accept(f"{name}@far.test", shared=True) for name in "xyz"]
     for directory, entry_id in (("env", ids[0]), ("msg", ids[1])):
         path = Path(world.spool.root, directory, entry_id)
         path.unlink()
@@ -553,7 +553,7 @@ def test_a_fifo_stops_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_content_that_somebody_removed(world: World) -> None:
-    entry_id = world.accept("x@far.test")
+    entry_id = world.accept("x@far.test", shared=True)
     Path(world.spool.root, "msg", entry_id).unlink()
     world.run(hours=0.01)
     assert world.ids() == []
@@ -567,7 +567,7 @@ def test_content_of_another_size_is_held(world: World, monkeypatch: pytest.Monke
     """Nobody gets a part of it, nobody is told a thing; an operator who puts it back releases it."""
     logged: list[str] = []
     monkeypatch.setattr(maillog, "event", lambda name, /, **fields: logged.append(name))
-    entry_id = world.accept("x@far.test", "y@near.test")
+    entry_id = world.accept("x@far.test", "y@near.test", shared=True)
     path = Path(world.spool.root, "msg", entry_id)
     content = path.read_bytes()
     os.truncate(path, octets)
@@ -597,7 +597,7 @@ def test_content_that_is_cut_while_it_waits_for_a_host(world: World) -> None:
             delivery.content()
         return LATER
 
-    entry_id = world.accept("x@far.test")
+    entry_id = world.accept("x@far.test", shared=True)
     world.courier.answer = answer
     world.run(hours=10)
     assert len(world.courier.attempts) == 1

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from destinations import link
+from destinations import put, queued_content
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -36,13 +36,14 @@ ANN = Address("ann", "here.test")
 ENVELOPE = Envelope(ANN, (Recipient(Address("x", "far.test")), Recipient(Address("y", "far.test"))))
 
 
-def accept(spool: Spool, entry_id: str) -> Entry:
-    source = Path(spool.root, "tmp", entry_id)
-    source.write_bytes(b"a: b\n\nwords\n")
-    departure = spool.destination(entry_id, ENVELOPE, size=12, wire_size=15, user="ann@here.test")
-    departure.prepare(str(source))
-    link(departure, str(source))
-    return departure.entry
+CONTENT = b"a: b\n\nwords\n"
+
+
+def accept(spool: Spool, entry_id: str, *, shared: bool = True) -> Entry:
+    departure = spool.destination(
+        entry_id, ENVELOPE, size=len(CONTENT), wire_size=15, user="ann@here.test", shared=shared
+    )
+    return put(spool, departure, CONTENT)
 
 
 @pytest.fixture
@@ -73,7 +74,8 @@ def change(spool: Spool, promise: Callable[[], None] = lambda: None) -> dict[str
 
 def build(root: Path) -> tuple[Spool, dict[str, Entry]]:
     spool = prepared(root)
-    return spool, {entry_id: accept(spool, entry_id) for entry_id in ("S1", "S2", "S3", "R1", "R2", "T")}
+    shared = {"S1": True, "S2": False, "S3": False, "R1": True, "R2": False, "T": False}
+    return spool, {entry_id: accept(spool, entry_id, shared=its) for entry_id, its in shared.items()}
 
 
 def check(spool: Spool, before: dict[str, Entry], done: set[str]) -> None:
@@ -81,16 +83,22 @@ def check(spool: Spool, before: dict[str, Entry], done: set[str]) -> None:
     found = {entry_id for entry_id, _ in spool.ids()}
     for entry_id in found:
         entry = spool.load(entry_id)
-        assert entry in (before[entry_id], settled(before[entry_id]))
-        assert spool.beginning(entry_id, 100) == b"a: b\n\nwords\n"
-        assert entry_id not in done or entry == settled(before[entry_id])
+        after = replace(settled(before[entry_id]), inside=False)
+        assert entry in (before[entry_id], after)
+        assert queued_content(spool, entry) == CONTENT
+        assert entry_id not in done or entry == after
     assert {"S1", "S2", "S3", "T"} <= found
     assert spool.load("T") == before["T"]
     assert not found & done & {"R1", "R2"}
     commit.recover(os.path.join(spool.root, "tmp"))
     spool.recover()
-    assert set(os.listdir(Path(spool.root, "msg"))) == found
+    assert apart(spool) <= set(os.listdir(Path(spool.root, "msg"))) <= found
     assert os.listdir(Path(spool.root, "tmp")) == []
+
+
+def apart(spool: Spool) -> set[str]:
+    """Entries whose content has a name of its own."""
+    return {entry_id for entry_id, _ in spool.ids() if not spool.load(entry_id).inside}
 
 
 def number_of_calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
@@ -155,7 +163,7 @@ def test_a_recovery_that_fails_is_made_up_for(
             with suppress(OSError):
                 recover(at, failing(code), spool)
         spool.recover()
-        assert sorted(os.listdir(Path(spool.root, "msg"))) == ["S2", "S3", "T"]
+        assert set(os.listdir(Path(spool.root, "msg"))) == apart(spool)
         assert {entry_id for entry_id, _ in spool.ids()} == {"S2", "S3", "T"}
 
 
@@ -194,8 +202,11 @@ def events(
     return seen
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("can_sync_all", [True, False])
-def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch, can_sync_all: bool) -> None:
+def test_order_of_a_commit(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, can_sync_all: bool, shared: bool
+) -> None:
     """Content, its name and the envelope are durable before the name that accepts the message."""
     committer = Committer(os.path.join(spool.root, "tmp"))
 
@@ -203,12 +214,13 @@ def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch, can_sy
         staged = Staged(os.path.join(spool.root, "tmp", "content"))
         staged.append(b"a: b\n\n")
         errors: list[Exception | None] = []
-        departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8)
+        departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8, shared=shared)
+        staged.append(departure.tail)
         committer.submit(Job(staged, [departure], lambda job: errors.extend(job.errors), together=True))
         committer.close()
         assert errors == [None]
 
-    assert events(monkeypatch, spool.root, work, can_sync_all=can_sync_all) == [
+    apart = [
         "link msg/A1",
         "syncfs",
         *([] if can_sync_all else ["fsync tmp/content", "fsync tmp/A1.env", "fsync msg"]),
@@ -216,10 +228,25 @@ def test_order_of_a_commit(spool: Spool, monkeypatch: pytest.MonkeyPatch, can_sy
         "unlink tmp/content",
         "fsync env",
     ]
+    assert events(monkeypatch, spool.root, work, can_sync_all=can_sync_all) == (
+        apart if shared else ["fsync tmp/content", "rename env/A1", "fsync env"]
+    )
 
 
-@pytest.mark.parametrize("call", ["rename", "link", "fsync"])
-def test_a_commit_that_fails_leaves_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "shared"),
+    [
+        ("rename", True),
+        ("link", True),
+        ("fsync", True),
+        ("rename", False),
+        ("utime", False),
+        ("fsync", False),
+    ],
+)
+def test_a_commit_that_fails_leaves_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str, shared: bool
+) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -227,7 +254,8 @@ def test_a_commit_that_fails_leaves_nothing(spool: Spool, monkeypatch: pytest.Mo
     staged = Staged(os.path.join(spool.root, "tmp", "content"))
     staged.append(b"a: b\n\n")
     errors: list[Exception | None] = []
-    departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8)
+    departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8, shared=shared)
+    staged.append(departure.tail)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         committer.submit(Job(staged, [departure], lambda job: errors.extend(job.errors), together=True))
@@ -236,9 +264,11 @@ def test_a_commit_that_fails_leaves_nothing(spool: Spool, monkeypatch: pytest.Mo
     assert [os.listdir(Path(spool.root, name)) for name in ("tmp", "msg", "env")] == [[], [], []]
 
 
-def test_order_of_a_change(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new text is durable before it replaces the old; content goes when its envelope is durably gone."""
-    entry = accept(spool, "S1")
+@pytest.mark.parametrize("shared", [True, False])
+def test_order_of_a_change(spool: Spool, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    """The new text, and a name of its own for content that stood before the old one, are durable before it
+    replaces that; content goes when its envelope is durably gone."""
+    entry = accept(spool, "S1", shared=shared)
     accept(spool, "R1")
 
     def work() -> None:
@@ -246,15 +276,24 @@ def test_order_of_a_change(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Non
         spool.sweep(["R1"])
 
     seen = events(monkeypatch, spool.root, work)
-    assert seen[1].startswith("fsync tmp/P")
-    del seen[1]
-    assert seen == ["unlink env/R1", "rename env/S1", "fsync env", "fsync env", "unlink msg/R1"]
+    written = next(name for name in seen if name.startswith("fsync tmp/P"))
+    parting = [] if shared else ["link msg/S1"]
+    assert seen == [
+        "unlink env/R1",
+        *parting,
+        written,
+        *(["fsync msg"] if parting else []),
+        "rename env/S1",
+        "fsync env",
+        "fsync env",
+        "unlink msg/R1",
+    ]
 
 
 def test_a_directory_that_cannot_be_synced(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is done then, as far as anybody is told, and the content stays: the old envelope may come back."""
     entry = accept(spool, "S1")
-    accept(spool, "R1")
+    removed = accept(spool, "R1")
 
     def fail(path: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -263,7 +302,7 @@ def test_a_directory_that_cannot_be_synced(spool: Spool, monkeypatch: pytest.Mon
     assert set(spool.apply([settled(entry)], ["R1"])) == {"S1"}
     with pytest.raises(OSError, match="Input/output error"):
         spool.sweep(["R1"])
-    assert spool.content_size("R1") == 12
+    assert spool.content_size(removed) == 12
     with pytest.raises(OSError, match="Input/output error"):
         spool.store(entry)
 
@@ -477,7 +516,7 @@ def test_what_a_dead_process_left_is_forgotten(tmp_path: Path) -> None:
 def test_names_that_are_no_ids(spool: Spool, name: str) -> None:
     """An id that an operator types never becomes a path."""
     accept(spool, "A1")
-    for operation in (spool.load, spool.open_content, spool.remove, spool.check):
+    for operation in (spool.load, spool.remove, spool.check):
         with pytest.raises(Missing):
             operation(name)
     Path(spool.root, "env", "not.an.id").touch()
@@ -485,7 +524,7 @@ def test_names_that_are_no_ids(spool: Spool, name: str) -> None:
 
 
 def test_links_are_not_followed(spool: Spool, tmp_path: Path) -> None:
-    accept(spool, "A1")
+    entry = accept(spool, "A1")
     (tmp_path / "elsewhere").write_bytes(b"secret")
     for directory in ("env", "msg"):
         path = Path(spool.root, directory, "A1")
@@ -493,20 +532,23 @@ def test_links_are_not_followed(spool: Spool, tmp_path: Path) -> None:
         path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         spool.load("A1")
-    with pytest.raises(OSError, match="symbolic links"):
-        spool.open_content("A1")
+    for inside in (False, True):
+        with pytest.raises(OSError, match="symbolic links"):
+            spool.open_content(replace(entry, inside=inside))
 
 
 def test_only_files_are_opened(spool: Spool) -> None:
     """Whoever opened a FIFO, with nobody to write into it, would wait for ever."""
-    for directory, look in (("env", spool.load), ("msg", spool.open_content)):
+    entry = accept(spool, "A1")
+    spool.remove("A1")
+    for directory, look in (("env", lambda: spool.load("A1")), ("msg", lambda: spool.open_content(entry))):
         for make in (os.mkfifo, os.mkdir):
             accept(spool, "A1")
             path = Path(spool.root, directory, "A1")
             path.unlink()
             make(path)
             with pytest.raises(OSError, match="regular file"):
-                look("A1")
+                look()
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             spool.remove("A1")
 
@@ -532,8 +574,74 @@ def test_removing_twice(spool: Spool) -> None:
 
 def test_a_disk_that_cannot_say_has_lost_nothing(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither content nor envelope counts as gone because of an error."""
-    accept(spool, "A1")
-
-    for look in (spool.content_size, spool.check):
+    entry, other = accept(spool, "A1"), accept(spool, "B1", shared=False)
+    looks = (lambda: spool.content_size(entry), lambda: spool.content_size(other), lambda: spool.check("A1"))
+    for look in looks:
         with Calls(0, failing(errno.EIO)).watched(monkeypatch), pytest.raises(OSError, match="error"):
-            look("A1")
+            look()
+
+
+# ---- content and envelope in one file
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a: b\n\nwords\n",
+        b"a: b\n\nno line end",
+        b"a: b\n\n",
+        b'a: b\n\n{"version":1,"id":"A1"}\n',
+        b"a: b\n" + b"x" * 70_000,
+        b"a: b\n" + b"\n" * 70_000,
+    ],
+    ids=range(6),
+)
+@pytest.mark.parametrize("crowd", [1, 2000])
+def test_content_before_its_envelope(spool: Spool, content: bytes, crowd: int) -> None:
+    """Both come back as they were, whatever the content ends with and however long the envelope is; so
+    they do for who still has the entry of before a change."""
+    recipients = tuple(Recipient(Address(f"x{number}", "far.test")) for number in range(crowd))
+    departure = spool.destination(
+        "A1", Envelope(ANN, recipients), size=len(content), wire_size=1, shared=False
+    )
+    entry = put(spool, departure, content)
+    assert os.listdir(Path(spool.root, "msg")) == []
+    assert spool.load("A1") == entry
+    assert spool.is_as_it_came(entry)
+    for changed in (replace(entry, held=True), replace(entry, held=False)):
+        assert queued_content(spool, entry) == queued_content(spool, spool.load("A1")) == content
+        assert spool.content_size(entry) == spool.content_size(spool.load("A1")) == len(content)
+        assert spool.beginning(entry, 1 << 20) == content
+        spool.store(changed)
+        assert spool.load("A1") == replace(changed, inside=False)
+        assert not spool.is_as_it_came(entry)
+    spool.remove("A1")
+    assert [os.listdir(Path(spool.root, name)) for name in ("tmp", "msg", "env")] == [[], [], []]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 12])
+def test_content_that_is_damaged_before_its_envelope(spool: Spool, cut: int) -> None:
+    """It never passes for the message, is kept for a hand to mend, and nothing of the envelope is taken for it."""
+    entry = accept(spool, "A1", shared=False)
+    path = Path(spool.root, "env", "A1")
+    path.write_bytes(path.read_bytes()[cut:])
+    assert spool.load("A1") == entry
+    assert spool.content_size(entry) == len(CONTENT) - cut
+    with pytest.raises(OSError, match="size"):
+        spool.open_content(entry)
+    spool.store(replace(entry, held=True))
+    assert spool.content_size(spool.load("A1")) != len(CONTENT)
+    assert Path(spool.root, "msg", "A1").read_bytes().startswith(CONTENT[cut:])
+
+
+def test_an_envelope_is_no_content(spool: Spool) -> None:
+    """Not even one of the size that the content had."""
+    entry = accept(spool, "A1", shared=False)
+    spool.store(entry)
+    Path(spool.root, "msg", "A1").unlink()
+    size = Path(spool.root, "env", "A1").stat().st_size
+    for inside in (True, False):
+        gone = replace(entry, inside=inside, size=size)
+        assert spool.content_size(gone) is None
+        with pytest.raises(Missing):
+            spool.open_content(gone)

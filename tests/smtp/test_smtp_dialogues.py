@@ -80,4 +80,4 @@ def test_in_memory(dialogue: Dialogue, cut: str, memory_path: Path, monkeypatch:
     check_mailboxes(dialogue, office.mail)
     ids = sorted(check_queue(dialogue, office.spool, office.forwarding))
     assert sorted(office.announced) == ids
-    assert sorted(path.name for path in (Path(office.spool.root) / "msg").iterdir()) == ids
+    assert {path.name for path in (Path(office.spool.root) / "msg").iterdir()} <= set(ids)

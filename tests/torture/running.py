@@ -16,6 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from destinations import queued_content
+
+from mailserver.queue.spool import Spool
 from mailserver.transport.tls import make_self_signed
 
 DOMAIN = "example.test"
@@ -232,10 +235,14 @@ class Server:
     def staged(self) -> list[Path]:
         return list((self.maildirs / ".queue" / "tmp").iterdir())
 
-    def queued(self) -> list[Path]:
+    def queued(self) -> list[str]:
+        """The id of every entry of the queue."""
+        return [entry.name for entry in (self.maildirs / ".queue" / "env").iterdir()]
+
+    def queued_contents(self) -> list[bytes]:
         """The content of every entry of the queue. It is there for sure only while no worker is at work."""
-        queue = self.maildirs / ".queue"
-        return [queue / "msg" / entry.name for entry in (queue / "env").iterdir()]
+        spool = Spool(str(self.maildirs / ".queue"))
+        return [queued_content(spool, spool.load(entry_id)) for entry_id in self.queued()]
 
 
 def _wait_for_death(pids: list[int]) -> None:

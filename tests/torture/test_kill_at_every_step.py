@@ -74,6 +74,6 @@ def test_killed_at_every_step(tmp_path: Path) -> None:
     routes = {step: f'recipient_domains = ["{step.lower()}.test"]' for step in STEPS}
     with relaying(tmp_path, routes) as run:
         asyncio.run(until_killed(run, mails))
-        queued = {whole_id(file.read_bytes()) for file in run.server.queued()}
+        queued = {whole_id(content) for content in run.server.queued_contents()}
         assert queued == {mail.id for mail in mails.values()}
         assert asyncio.run(afterwards(run)) == {step: [mail.id] for step, mail in mails.items()}

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from destinations import queued_content
 from torture.clients import Mail, Pop3, Smtp, whole_id
 from torture.disk import make_image, mounted
 from torture.figures import SCALE, report
@@ -63,9 +64,9 @@ class Disk:
             spool = Spool(str(after / "maildirs" / ".queue"))
             found = set()
             for entry_id, _ in spool.ids():
-                assert [str(queued.recipient.address) for queued in spool.load(entry_id).recipients] == [AWAY]
-                with open(spool.open_content(entry_id), "rb") as file:
-                    mail_id = whole_id(file.read())
+                entry = spool.load(entry_id)
+                assert [str(queued.recipient.address) for queued in entry.recipients] == [AWAY]
+                mail_id = whole_id(queued_content(spool, entry))
                 assert mail_id, f"{entry_id} is torn"
                 found.add(mail_id)
         copy.unlink()

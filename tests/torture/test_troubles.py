@@ -23,6 +23,7 @@ from pathlib import Path
 import dns.message
 import dns.rrset
 import serving
+from destinations import queued_content
 from name_servers import free_port
 from remote_host import RemoteHost
 from torture.clients import Mail, Pop3, Smtp, whole_id
@@ -316,7 +317,7 @@ def test_the_clock_leaps(tmp_path: Path) -> None:
         [kept] = server.stored(server.users[1])
         assert (kept.parent.parent.name, whole_id(kept.read_bytes())) == (".Trash", trashed.id)
         spool = Spool(str(server.maildirs / ".queue"))
-        left = {whole_id(Path(spool.root, "msg", entry_id).read_bytes()) for entry_id, _ in spool.ids()}
+        left = {whole_id(queued_content(spool, spool.load(entry_id))) for entry_id, _ in spool.ids()}
         assert waiting.id in left
         assert not any(" outcome=failed " in line for line in server.events("delivery"))
     ports.close()
