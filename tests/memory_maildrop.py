@@ -64,7 +64,7 @@ class MemoryMaildrop:
         self._check()
         return self._ids
 
-    def at_hand(self, number: int) -> Content | None:
+    def at_hand(self, number: int) -> bytes | None:
         return None
 
     async def retrieve(self, number: int) -> Content:

@@ -26,7 +26,7 @@ from mailserver.mailbox.tree import (
     messages_in,
     open_regular,
     opened,
-    read_regular,
+    read_once,
 )
 
 __all__ = ["Gone", "Maildir", "Message", "unique_name"]
@@ -100,18 +100,18 @@ class Maildir:
                 yield self._moved[message.unique]
 
     def read_small(self, messages: Iterable[tuple[Message, int]]) -> list[bytes]:
-        """The contents, as stored, of messages of at most so many octets each, in the fewest steps.
+        """The dot-stuffed wire forms of messages of so many octets each on the wire, in the fewest steps.
 
-        It ends before the first that is not where it was, not readable, or larger.
+        It ends before the first that is not where it was, not readable, or of another size.
         """
-        contents: list[bytes] = []
+        found: list[bytes] = []
         with Directories(self.path) as directories, contextlib.suppress(OSError):
-            for message, most in messages:
-                directory = directories.opened(message.subdirectory)
-                if (content := read_regular(message.name, directory, most)) is None:
+            for (name, subdirectory), size in messages:
+                content = read_once(name, directories.opened(subdirectory), size + 1)
+                if (form := wire.whole(content, size)) is None:
                     break
-                contents.append(content)
-        return contents
+                found.append(form)
+        return found
 
     def read_wire(self, message: Message, *, dot_stuffed: bool = False) -> WireReader:
         """Blocks of the message's wire form, see `wire.blocks`. Raises Gone or OSError, here or later."""

@@ -95,17 +95,13 @@ def open_regular(name: str, directory: int | None = None) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_regular(name: str, directory: int, most: int) -> bytes | None:
-    """A regular file as a whole, or None where it has more than `most` octets. Raises OSError."""
+def read_once(name: str, directory: int, most: int) -> bytes:
+    """At most so many octets of a file, in one step; whether they are all, the caller knows. Raises OSError."""
     fd = os.open(name, _FILE, dir_fd=directory)
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-            return None
-        content = os.read(fd, status.st_size + 1)
+        return os.read(fd, most)
     finally:
         os.close(fd)
-    return content if len(content) == status.st_size else None  # it changes, or the disk fails in the middle
 
 
 def read_lines(path: str) -> Generator[bytes, None, None]:

@@ -33,13 +33,19 @@ def blocks(read: Callable[[int], bytes], *, dot_stuffed: bool = False, size: int
         yield held + b"\r\n"
 
 
-def whole(content: bytes) -> bytes:
-    """The wire form, dot-stuffed, of a message held as a whole: what `blocks` makes of it, in fewer steps."""
+def whole(content: bytes, size: int) -> bytes | None:
+    """The wire form, dot-stuffed, of a message held as a whole: what `blocks` makes of it, in fewer steps.
+
+    None where it has not `size` octets before stuffing, with or without the end of a last line that lacks it:
+    then `content` is not all of the message, or the message is not what it was.
+    """
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n")
-    if content and not content.endswith(b"\n"):
-        content += b"\n"
-    return _stuff(content, True).replace(b"\n", b"\r\n")
+    form = content.replace(b"\n", b"\r\n")
+    stored = len(form)
+    if form and not form.endswith(b"\n"):
+        form += b"\r\n"
+    return _stuff(form, True) if size in (stored, len(form)) else None
 
 
 def length(read: Callable[[int], bytes]) -> int:

@@ -35,9 +35,9 @@ def err(text: str, code: str = "", then: Then = Then.CONTINUE) -> Answer:
     return Answer(f"-ERR {mark}{text}\r\n".encode("ascii", "replace"), then)
 
 
-def content(text: str, data: bytes, rest: Iterator[bytes] | None) -> Answer:
+def content(text: bytes, data: bytes, rest: Iterator[bytes] | None = None) -> Answer:
     """A message after its `+OK` line; `data` and `rest` are dot-stuffed and end with the final dot."""
-    return Answer(f"+OK {text}\r\n".encode("ascii") + data, stream=rest)
+    return Answer(b"+OK %b\r\n%b" % (text, data), Then.CONTINUE, rest)
 
 
 def listing(text: str, lines: Iterable[str]) -> Answer:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import accumulate
 from typing import ParamSpec, TypeVar
 
 from mailserver import directory, maillog
@@ -27,10 +29,11 @@ from mailserver.pop3.top import top
 from mailserver.pop3.transaction import Content, Gone, InUse, Removal, Unavailable
 
 SMALL = 64 * 1024
-"""Octets of a message that is read as a whole; a larger one is streamed."""
-READ_AHEAD = 64 * 1024
-"""Octets of further messages read with one, for a client that takes them in order."""
-MOST_AHEAD = 16
+"""Octets of a message that is read as a whole, with further ones for a client that takes them in order.
+
+A larger one is streamed.
+"""
+MOST_AHEAD = 15
 TOP_BLOCK = 16 * 1024
 SMALLEST_BLOCK = 4 * 1024
 
@@ -75,18 +78,17 @@ class MailboxMaildrop:
             self._ids = await self._run(unique_ids, self._maildir, self._messages.uniques)
         return self._ids or ()
 
-    def at_hand(self, number: int) -> Content | None:
+    def at_hand(self, number: int) -> bytes | None:
         """A client that takes one message after the other finds most of them read already."""
-        if (data := self._ahead.pop(number, None)) is None:
-            return None
-        self._follow(number)
-        return Content(data)
+        if (data := self._ahead.pop(number, None)) is not None:
+            self._follow(number)
+        return data
 
     async def retrieve(self, number: int) -> Content:
-        if at_hand := self.at_hand(number):
-            return at_hand
+        if (data := self.at_hand(number)) is not None:
+            return Content(data)
         self._follow(number)
-        further = min(self._run_length - 1, MOST_AHEAD)
+        further = MOST_AHEAD if self._run_length > 1 else 0
         content, self._ahead = await self._run(self._read_from, number, further)
         return content
 
@@ -174,21 +176,13 @@ class MailboxMaildrop:
 
     def _read_from(self, number: int, further: int) -> tuple[Content, dict[int, bytes]]:
         """One message, and of up to `further` ones after it those that are small and can be read."""
-        contents = self._maildir.read_small(self._small(number, further))
-        whole = [wire.whole(content) + _END for content in contents]
-        first = Content(whole[0]) if whole else _begin(self._wire(number))
-        return first, dict(enumerate(whole[1:], number + 1))
-
-    def _small(self, number: int, further: int) -> Iterator[tuple[Message, int]]:
-        """One message and up to `further` ones, as long as they are small, with their sizes."""
-        room = SMALL
-        for at in range(number - 1, min(number + further, len(self._messages))):
-            room -= self.sizes[at]
-            if room < 0:
-                return
-            yield self._messages[at], self.sizes[at]
-            if at == number - 1:
-                room = READ_AHEAD
+        asked = slice(number - 1, number + further)
+        sizes = self.sizes[asked]
+        few = bisect_right(list(accumulate(sizes)), SMALL)
+        small = self._maildir.read_small(zip(self._messages[asked][:few], sizes, strict=False))
+        whole = {at: form + _END for at, form in enumerate(small, number)}
+        first = Content(whole.pop(number)) if whole else _begin(self._wire(number))
+        return first, whole
 
     def _wire(self, number: int) -> Iterator[bytes]:
         """The whole message; the size of a small one is that of its only block."""

@@ -108,13 +108,13 @@ class Session:
     def _command(self, line: bytes) -> Answer | Awaitable[Answer]:
         if len(line) + 2 > COMMAND_OCTETS:
             raise BadCommand("Line too long")
-        word, space, rest = line.partition(b" ")
+        word = line.partition(b" ")[0]
         verb = VERBS.get(word.upper())
         if verb is None:
             raise BadCommand("Unknown command")
         if verb.state not in (State.TRANSACTION if self.transaction else State.AUTHORIZATION, State.ANY):
             raise BadCommand("Not in this state")
-        match = verb.form.pattern.fullmatch(space + rest)
+        match = verb.form.pattern.fullmatch(line, len(word))
         if match is None:
             raise BadCommand(f"Expected {word.decode().upper()}{verb.form.usage}")
         return verb.run(self, *match.groups())

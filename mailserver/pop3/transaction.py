@@ -50,7 +50,7 @@ class Maildrop(Protocol):
     async def unique_ids(self) -> Sequence[str]:
         """The UIDL of each message (RFC 1939 §7). Raises Unavailable."""
 
-    def at_hand(self, number: int) -> Content | None:
+    def at_hand(self, number: int) -> bytes | None:
         """A whole message, if it has been read already."""
 
     async def retrieve(self, number: int) -> Content:
@@ -107,19 +107,20 @@ class Transaction:
     def retr(self, number: bytes) -> Answer | Awaitable[Answer]:
         if not (n := self._number(number)):
             return self._no_such(number)
-        content = self._maildrop.at_hand(n)
-        return self._retrieve(n) if content is None else self._retrieved(n, content)
+        data = self._maildrop.at_hand(n)
+        return self._retrieve(n) if data is None else self._retrieved(n, data)
 
     async def _retrieve(self, n: int) -> Answer:
         try:
-            return self._retrieved(n, await self._maildrop.retrieve(n))
+            return self._retrieved(n, *await self._maildrop.retrieve(n))
         except Gone:
             return answer.err("The message is gone, removed by another program")
 
-    def _retrieved(self, n: int, content: Content) -> Answer:
+    def _retrieved(self, n: int, data: bytes, rest: Iterator[bytes] | None = None) -> Answer:
+        size = self._sizes[n - 1]
         self.retrieved += 1
-        self.octets += self._sizes[n - 1]
-        return answer.content(f"{self._sizes[n - 1]} octets", *content)
+        self.octets += size
+        return answer.content(b"%d octets" % size, data, rest)
 
     async def top(self, number: bytes, lines: bytes) -> Answer:
         if not (n := self._number(number)):
@@ -128,7 +129,7 @@ class Transaction:
             content = await self._maildrop.top(n, int(lines))
         except Gone:
             return answer.err("The message is gone, removed by another program")
-        return answer.content("Top of message follows", *content)
+        return answer.content(b"Top of message follows", *content)
 
     def dele(self, number: bytes) -> Answer:
         if not (n := self._number(number)):

@@ -248,10 +248,9 @@ class Driver(asyncio.Protocol):
             self._turn += 1
             if self._closing:
                 return None
-            if not self._lines.ready:
+            if (answer := self._answer()) is None:
                 self._send()
                 return self._until_taken() if self._write_paused else None
-            answer = self._answer()
             if not isinstance(answer, Answer) or answer.stream or answer.then is not Then.CONTINUE:
                 return self._complete(answer)
             self._hold(answer.data)
@@ -260,14 +259,13 @@ class Driver(asyncio.Protocol):
         self._turn = 0
         return asyncio.sleep(0)
 
-    def _answer(self) -> Answer | Awaitable[Answer]:
+    def _answer(self) -> Answer | Awaitable[Answer] | None:
         try:
             line = self._lines.next()
         except LineTooLong:
             return self._session.too_long()
-        assert line is not None
         try:
-            return self._session.receive(line)
+            return None if line is None else self._session.receive(line)
         except Exception as error:
             return self._excuse(error)
 

@@ -10,7 +10,6 @@ Not here: flow control, TLS, errors; they stay the transport's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +28,10 @@ def of(transport: asyncio.Transport) -> Write:
 def _write(transport: asyncio.Transport, fd: int, data: bytes) -> None:
     # a transport that closes gives its descriptor back, which then is another connection's
     if not transport.is_closing() and not transport.get_write_buffer_size():
-        with contextlib.suppress(OSError):  # full, or broken: the transport knows what to do
-            data = data[os.write(fd, data) :]
+        try:
+            sent = os.write(fd, data)
+        except OSError:  # full, or broken: the transport knows what to do
+            sent = 0
+        data = data[sent:]
     if data:
         transport.write(data)

@@ -217,11 +217,12 @@ def test_only_regular_files_are_opened(maildir: Maildir, tmp_path: Path) -> None
 def test_small_messages_are_read_up_to_one_that_is_not_simple(maildir: Maildir, deliver: Deliver) -> None:
     first, second, large, last = (deliver(text) for text in (b"1\n", b"2\n", b"333\n", b"4\n"))
     inside(maildir, "new", second.name).rename(inside(maildir, "cur", second.name))
-    asked = [(first, 2), (Message(second.name, "cur"), 2), (large, 3), (last, 2)]
+    asked = [(first, 3), (Message(second.name, "cur"), 3), (large, 4), (last, 3)]
     before = os.listdir("/proc/self/fd")
-    assert maildir.read_small(asked) == [b"1\n", b"2\n"]
-    assert maildir.read_small([(second, 2), (first, 2)]) == []  # it is not there any more
-    assert maildir.read_small([(large, 4), (last, 2)]) == [b"333\n", b"4\n"]
+    assert maildir.read_small(asked) == [b"1\r\n", b"2\r\n"]
+    assert maildir.read_small([(second, 3), (first, 3)]) == []  # it is not there any more
+    assert maildir.read_small([(large, 6), (last, 3)]) == []  # it is shorter than it was
+    assert maildir.read_small([(large, 5), (last, 3)]) == [b"333\r\n", b"4\r\n"]
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 

@@ -47,7 +47,18 @@ def test_any_mixture_of_line_ends_at_any_block_size(content: bytes, size: int) -
 def test_dots_are_stuffed_in_the_same_pass(content: bytes, size: int) -> None:
     form = b"".join(wire.blocks(io.BytesIO(content).read, dot_stuffed=True, size=size))
     assert form == stuffed(whole(content))
-    assert wire.whole(content) == form
+    assert wire.whole(content, len(whole(content))) == form
+
+
+@given(_contents)
+@example(b"a")
+@example(b"a\r")
+@example(b"")
+def test_a_whole_message_has_the_size_that_was_told(content: bytes) -> None:
+    size = len(whole(content))
+    unended = size - 2 if content and not content.endswith(b"\n") else size  # as other programs count it
+    for told in range(max(0, size - 4), size + 4):
+        assert (wire.whole(content, told) is not None) == (told in (size, unended))
 
 
 def test_what_is_stored_with_bare_line_feeds_comes_back_as_it_was_sent() -> None:
