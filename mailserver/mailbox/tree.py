@@ -96,7 +96,7 @@ def open_regular(name: str, directory: int | None = None) -> int:
 
 
 def read_once(name: str, directory: int, most: int) -> bytes:
-    """At most so many octets of a file, in one step; whether they are all, the caller knows. Raises OSError."""
+    """At most so many octets of a file, in one step; if that is all, the caller tells. Raises OSError."""
     fd = os.open(name, _FILE, dir_fd=directory)
     try:
         return os.read(fd, most)

@@ -28,12 +28,12 @@ from mailserver.pool import Busy, Pool
 from mailserver.pop3.top import top
 from mailserver.pop3.transaction import Content, Gone, InUse, Removal, Unavailable
 
-SMALL = 64 * 1024
+SMALL = 128 * 1024
 """Octets of a message that is read as a whole, with further ones for a client that takes them in order.
 
 A larger one is streamed.
 """
-MOST_AHEAD = 15
+MOST_AHEAD = 31
 TOP_BLOCK = 16 * 1024
 SMALLEST_BLOCK = 4 * 1024
 
