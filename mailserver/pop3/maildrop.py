@@ -176,10 +176,11 @@ class MailboxMaildrop:
 
     def _read_from(self, number: int, further: int) -> tuple[Content, dict[int, bytes]]:
         """One message, and of up to `further` ones after it those that are small and can be read."""
-        asked = slice(number - 1, number + further)
-        sizes = self.sizes[asked]
-        few = bisect_right(list(accumulate(sizes)), SMALL)
-        small = self._maildir.read_small(zip(self._messages[asked][:few], sizes, strict=False))
+        sizes = self.sizes[number - 1 : number + further]
+        few = sizes[: bisect_right(list(accumulate(sizes)), SMALL)]
+        small = self._maildir.read_small(
+            (self._messages[at], size) for at, size in enumerate(few, number - 1)
+        )
         whole = {at: form + _END for at, form in enumerate(small, number)}
         first = Content(whole.pop(number)) if whole else _begin(self._wire(number))
         return first, whole
