@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Iterator
 from functools import lru_cache
 
 from mailserver import maillog
-from mailserver.directory import Directory, Domain, Unavailable, names
+from mailserver.directory import Directory, Domain, Unavailable, User, names
 from mailserver.mail.address import Address, fold_local
 from mailserver.mail.path import Foreign, Postmaster
 from mailserver.mail.reply import Reply
@@ -46,6 +46,7 @@ from mailserver.mta.route import (
 from mailserver.pool import Busy, Pool
 
 POSTMASTERS = 100  # domains that are asked for a postmaster
+KNOWN = 8192  # users whose route is kept, as long as their files and those of their domains are the same
 
 
 class Mailboxes:
@@ -91,6 +92,7 @@ class Routing:
         self._pool = pool
         self._default_domain = default_domain
         self._rules = Rules(directory, mailboxes.of, delimiter, default_domain, forwarding)
+        self._known: dict[Address, tuple[User, Route]] = {}
 
     async def route(
         self,
@@ -206,7 +208,19 @@ class Routing:
         return UNKNOWN if postmaster is None else self._expand(postmaster, asker, witness)
 
     def _expand(self, address: Address, asker: Asker, witness: Witness | None = None) -> Route:
-        return Expansion(self._rules, asker, witness).of(address)
+        if witness is None and address in self._known:
+            user, route = self._known[address]
+            domain = self._directory.domain(address.domain)
+            # another one where his file or his domain's was changed
+            if domain is not None and self._directory.user(domain, user.local) is user:
+                return route
+        expansion = Expansion(self._rules, asker, witness)
+        route = expansion.of(address)
+        if expansion.direct is not None:
+            if len(self._known) >= KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[address] = expansion.direct, route
+        return route
 
 
 def _fits(place: Local, size: int) -> bool:
