@@ -24,10 +24,12 @@ def blocks(read: Callable[[int], bytes], *, dot_stuffed: bool = False, size: int
     while chunk := read(size):
         data = held + chunk
         held = b"\r" if data.endswith(b"\r") else b""
-        data = data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        data = data[: len(data) - len(held)]
+        if b"\r" in data:  # looking for one octet costs a hundredth of looking for two
+            data = data.replace(b"\r\n", b"\n")
         if not data:
             continue
-        yield _stuff(data, line_start) if dot_stuffed else data
+        yield (_stuff(data, line_start) if dot_stuffed else data).replace(b"\n", b"\r\n")
         line_start = data.endswith(b"\n")
     if held or not line_start:
         yield held + b"\r\n"
@@ -54,6 +56,6 @@ def length(read: Callable[[int], bytes]) -> int:
 
 
 def _stuff(data: bytes, line_start: bool) -> bytes:
-    if _DOT.search(data):
+    if b"." in data and _DOT.search(data):  # attachments in base64 have none
         data = data.replace(b"\n.", b"\n..")
     return b"." + data if line_start and data.startswith(b".") else data

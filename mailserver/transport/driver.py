@@ -303,8 +303,9 @@ class Driver(asyncio.Protocol):
             self._hold(answer.data)
             self._hold(data)
             while more and not self._lost:
-                await self._flush()
-                data, more = await self._take_more(blocks)
+                self._send()
+                data, more = await self._take_more(blocks)  # while the client takes what was sent
+                await self._until_taken()
                 self._hold(data)
             return answer
         finally:
@@ -387,9 +388,10 @@ class Driver(asyncio.Protocol):
 
 def _take(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
     """About OUTPUT octets of a stream, and whether there may be more. Runs in a thread."""
-    taken = bytearray()
+    taken, size = [], 0
     for block in blocks:
-        taken += block
-        if len(taken) >= OUTPUT:
-            return bytes(taken), True
-    return bytes(taken), False
+        taken.append(block)
+        size += len(block)
+        if size >= OUTPUT:
+            return b"".join(taken), True
+    return b"".join(taken), False

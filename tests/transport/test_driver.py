@@ -532,6 +532,23 @@ def test_a_reader_that_stalls_at_the_end_is_cut(run, until):
     run(main())
 
 
+def test_a_stream_is_one_piece_ahead_of_its_reader_and_no_more(run, until):
+    async def main():
+        transport, log = Memory(buffered=0), []
+        driver, pool = driven(transport, log, Timeouts(idle=10, total=20, write=0.02))
+        driver.pause_writing()
+        driver.data_received(b"LARGE\r\n")
+        await until(lambda: transport.aborted)
+        sent = len(b"".join(transport.written[1:])) // len(BLOCK)
+        left = len(list(driver._session.streams[0].blocks))
+        assert sent < 64 - left == 2 * sent
+        driver.connection_lost(None)
+        await until(lambda: log[-1] == "lost")
+        pool.close()
+
+    run(main())
+
+
 def test_a_client_that_leaves_a_stream(serve, until):
     async def conversation(server, reader, writer):
         writer.write(b"ENDLESS\r\n")
