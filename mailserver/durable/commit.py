@@ -28,7 +28,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from mailserver.durable.directories import Directories
 
@@ -145,14 +145,15 @@ class Job:
     """One message to commit. `errors[i]` tells why destination i does not have it; None: it has, durably.
 
     `together`: all destinations or none (SMTP has one reply for all); else each for itself (LMTP).
-    `report` is called once, from the committing thread, when the outcome is final.
+    `report` is called once, from the committing thread, when the outcome is final: with all jobs of a pass
+    that have the same one, so that who waits in another thread is woken once.
     """
 
     def __init__(
         self,
         staged: Staged,
         destinations: Sequence[Destination],
-        report: Callable[[Job], None],
+        report: Callable[[list[Any]], None],
         *,
         together: bool,
     ) -> None:
@@ -268,8 +269,8 @@ class Committer:
         directories.close()
         for job in ready:
             job.staged.discard()
-        for job in jobs:
-            job.report(job)
+        for report in {job.report for job in jobs}:
+            report([job for job in jobs if job.report is report])
 
     def _sync_contents(self, jobs: list[Job]) -> list[Job]:
         """The jobs whose content is durable. Where syncfs fails, each file tells if it is concerned."""

@@ -94,6 +94,47 @@ class Message:
         self.spilled = False
 
 
+class _Waiting(Job):
+    """A message being committed, and the session that waits for it. `after` is called with the outcome."""
+
+    def __init__(
+        self,
+        message: Message,
+        destinations: Sequence[Destination],
+        after: Callable[[list[Reply | None]], None],
+        *,
+        together: bool,
+    ) -> None:
+        super().__init__(message.staged, destinations, _report, together=together)
+        self.message = message
+        self.after = after
+        self.done: asyncio.Future[list[Reply | None]] = asyncio.get_running_loop().create_future()
+
+    def tell(self, outcome: list[Reply | None]) -> None:
+        if not self.done.done():  # the session may have gone meanwhile
+            self.done.set_result(outcome)
+
+
+def _report(jobs: list[_Waiting]) -> None:
+    """From the committing thread: wake the loop, once for all, which takes longer than what it has to do."""
+    jobs[0].done.get_loop().call_soon_threadsafe(_settle, jobs)
+
+
+def _settle(jobs: list[_Waiting]) -> None:
+    """Let all sessions reply before anything else is done: a crash in between is mail that comes twice."""
+    outcomes = [
+        [None if error is None else _explain(error, job.message) for error in job.errors] for job in jobs
+    ]
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        job.tell(outcome)
+    asyncio.get_running_loop().call_soon(_finish, jobs, outcomes)
+
+
+def _finish(jobs: list[_Waiting], outcomes: list[list[Reply | None]]) -> None:
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        job.after(outcome)
+
+
 class Reception:
     """Stages and commits messages. `staging` lies on the file system of the mailboxes and of `spool`.
 
@@ -221,24 +262,15 @@ class Reception:
         *,
         together: bool,
     ) -> list[Reply | None]:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[list[Reply | None]] = loop.create_future()
-
-        def settle(errors: list[Reply | None]) -> None:
-            after(errors)
-            if not done.done():  # the session may have gone meanwhile
-                done.set_result(errors)
-
-        def report(job: Job) -> None:
-            errors = [None if error is None else _explain(error, message) for error in job.errors]
-            loop.call_soon_threadsafe(settle, errors)
-
+        job = _Waiting(message, destinations, after, together=together)
         try:
-            self._committer.submit(Job(message.staged, destinations, report, together=together))
+            self._committer.submit(job)
         except Full:
             self.abandon(message)
-            settle([BUSY] * len(destinations))
-        return await done
+            busy: list[Reply | None] = [BUSY] * len(destinations)
+            after(busy)
+            return busy
+        return await job.done
 
     def _announce(self, message: Message, departure: Departure) -> None:
         entry = departure.entry

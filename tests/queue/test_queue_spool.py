@@ -216,7 +216,7 @@ def test_order_of_a_commit(
         errors: list[Exception | None] = []
         departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8, shared=shared)
         staged.append(departure.tail)
-        committer.submit(Job(staged, [departure], lambda job: errors.extend(job.errors), together=True))
+        committer.submit(Job(staged, [departure], lambda jobs: errors.extend(jobs[0].errors), together=True))
         committer.close()
         assert errors == [None]
 
@@ -258,7 +258,7 @@ def test_a_commit_that_fails_leaves_nothing(
     staged.append(departure.tail)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
-        committer.submit(Job(staged, [departure], lambda job: errors.extend(job.errors), together=True))
+        committer.submit(Job(staged, [departure], lambda jobs: errors.extend(jobs[0].errors), together=True))
         committer.close()
     assert [type(error) for error in errors] == [OSError]
     assert [os.listdir(Path(spool.root, name)) for name in ("tmp", "msg", "env")] == [[], [], []]
