@@ -204,7 +204,8 @@ class Reception:
         None for each that has it, else why it has not. With `together` all have it or none; then `success`
         is reported, if they have it. When this returns None for a place, a crash at any later instant does
         not lose the message there. `user` is who submitted it. `settled` is called with the outcome in any
-        case, even if the caller is cancelled meanwhile because its client left: what was begun is finished.
+        case, soon after this returned, and even if the caller is cancelled because its client left: what was
+        begun is finished.
         """
         assert together or success is None, "a report for all says nothing of each"
         leaving = self._departures(message, wire_size, departures, success, user, shared=bool(mailboxes))

@@ -214,7 +214,7 @@ def test_what_comes_while_others_are_written_comes_along(
         staged = Staged(str(office.staging / name))
         staged.append(b"x\n")
         arrival = Maildir(str(office.mail / "example.test" / "ann")).arrival(name, 2, 3)
-        office.committer.submit(Job(staged, [arrival], lambda job: None, together=True))
+        office.committer.submit(Job(staged, [arrival], lambda jobs: None, together=True))
     second_is_there.set()
     office.close()
     assert written == ["write", "write", "sync all"]
