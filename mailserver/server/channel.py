@@ -35,12 +35,14 @@ class Ask(Struct, frozen=True):
 
 class Told(Struct, frozen=True):
     """What came of it or, with id 0, what happened: `changed` when another configuration is in force.
-    `leave` are endpoints that the console is to let go of at once: they are the mail's from now on."""
+    `leave` are endpoints that the console is to let go of at once: they are the mail's from now on. When
+    another configuration is in force, `mail` are all that the mail has."""
 
     id: int = 0
     problem: str = ""
     changed: bool = False
     leave: tuple[str, ...] = ()
+    mail: tuple[str, ...] = ()
 
 
 def datagrams() -> tuple[int, int]:

@@ -60,12 +60,13 @@ class ConsoleProcess:
             self._connections,
             self._storage,
             self.follow,
-            lambda endpoints: self._doors.leave(endpoints),
+            lambda told: self._doors.heed(told),
         )
         operators = Operators(config, self._hashing, grounds.shared.counts)
         self._administration = Administration(config, self._server, self._storage, operators)
         desk = FrontDesk(self._administration, operators, lambda: self._config.console, self._connections)
-        self._doors = Doors(desk, grounds.certificates, grounds.shared.inherited)
+        mail = [at.endpoint for at in grounds.listeners]
+        self._doors = Doors(desk, grounds.certificates, grounds.shared.inherited, mail)
         self._confirming = Confirming(config.directory, self._storage, self._server.reload)
         self._following = asyncio.Lock()
         self._stop = asyncio.Event()

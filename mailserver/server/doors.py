@@ -15,6 +15,7 @@ from mailserver.config.model import Config, Listener
 from mailserver.console import control
 from mailserver.console.desk import FrontDesk
 from mailserver.console.places import HANDSHAKE, Places
+from mailserver.server.channel import Told
 from mailserver.transport import listener as transport
 from mailserver.transport.endpoint import Endpoint, EndpointError, parse
 from mailserver.transport.gate import Gate, Limits
@@ -43,11 +44,16 @@ class Doors:
     """The listeners of this process. All methods are of its event loop."""
 
     def __init__(
-        self, desk: FrontDesk, certificates: Certificates, inherited: Mapping[str, Sequence[int]]
+        self,
+        desk: FrontDesk,
+        certificates: Certificates,
+        inherited: Mapping[str, Sequence[int]],
+        mail: Collection[str] = (),
     ) -> None:
         self._desk = desk
         self._certificates = certificates
         self._inherited = inherited
+        self._mail = set(mail)  # endpoints that are the mail's
         self._owners = Gate(Limits(0, 0, HANDSHAKE))
         self._control: transport.Listener | None = None
         self._open: dict[Listener, transport.Listener] = {}
@@ -62,7 +68,10 @@ class Doors:
             self._control = listener
 
     async def follow(self, config: Config) -> list[str]:
-        """Open what the configuration has, close what it has no more. Returns what could not be opened."""
+        """Open what the configuration has, close what it has no more. Returns what could not be opened.
+
+        It may be newer than what is in force. What the mail still has is opened when it was told to be free.
+        """
         most = config.console.connections
         self._owners.limits = Limits(most, 0, HANDSHAKE)
         self._desk.places.resize(most)
@@ -70,12 +79,16 @@ class Doors:
         wanted = [at for at in config.listeners if at.protocol in FRONT_ENDS and not at.paused]
         for at in self._open.keys() - set(wanted):
             self._open.pop(at).close()
-        problems = [await self._open_at(at) for at in wanted if at not in self._open]
+        free = [at for at in wanted if at not in self._open and at.endpoint not in self._mail]
+        problems = [await self._open_at(at) for at in free]
         return [problem for problem in problems if problem]
 
-    def leave(self, endpoints: Collection[str]) -> None:
-        """Let go of endpoints; whoever came in by them stays."""
-        for at in [at for at in self._open if at.endpoint in endpoints]:
+    def heed(self, told: Told) -> None:
+        """Let go of endpoints that become the mail's; whoever came in by them stays."""
+        if told.changed:
+            self._mail = set(told.mail)
+        self._mail.update(told.leave)
+        for at in [at for at in self._open if at.endpoint in told.leave]:
             self._open.pop(at).close()
 
     async def _open_at(self, at: Listener) -> str:
@@ -87,7 +100,10 @@ class Doors:
             listener = self._listener(parse(at.endpoint), factory, self._desk.places, at.proxy_from)
             problem = await _start(listener, self._inherited)
             if not problem:
-                self._open[at] = listener
+                if at.endpoint in self._mail:  # since a moment ago
+                    listener.close()
+                else:
+                    self._open[at] = listener
                 return ""
         maillog.event("listener-failed", problem=problem)
         return problem

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -42,7 +42,7 @@ FRESH = 1.0  # seconds for which the queue is not counted again
 
 class RunningServer:
     """`follow` is called with nothing when another configuration is in force; it says what is wrong with it
-    here. `leave` is called with endpoints to let go of. `connections` are those of this process."""
+    here. `heed` is called with all that the supervisor tells. `connections` are those of this process."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RunningServer:
         connections: Connections,
         pool: Pool,
         follow: Callable[[], Awaitable[str]],
-        leave: Callable[[Collection[str]], None],
+        heed: Callable[[Told], None],
     ) -> None:
         self._shared = grounds.shared
         self._channel: Channel = grounds.shared.channel
@@ -63,7 +63,7 @@ class RunningServer:
         self._inside = Inside(connections, grounds.config.limits.drain_timeout)
         self._pool = pool
         self._follow = follow
-        self._leave = leave
+        self._heed = heed
         self._events = Events(grounds.shared.tap)
         self._numbers = itertools.count(int(time.time() * 1000) << 8)  # answers to a console before: nobody's
         self._waiting: dict[int, asyncio.Future[Told]] = {}
@@ -78,7 +78,7 @@ class RunningServer:
 
     def _hear(self) -> None:
         for told in self._channel.told():
-            self._leave(told.leave)
+            self._heed(told)
             waiting = self._waiting.get(told.id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(told)

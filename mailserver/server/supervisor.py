@@ -251,7 +251,7 @@ class Supervisor:
             changed, problem = not failure, failure or problem
         self._flush()
         self._notifier.ready()
-        return Told(number, problem, changed)
+        return Told(number, problem, changed, mail=tuple(str(at.endpoint) for at in self._grounds.listeners))
 
     def _change(self, fresh: Grounds) -> str:
         """New workers on new grounds, then the old ones leave; if the new cannot begin, the old go on.
