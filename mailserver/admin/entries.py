@@ -30,6 +30,12 @@ class DomainDetails(Struct, frozen=True):
     mailboxes: str
 
 
+class ChangedDomain(DomainDetails, frozen=True):
+    """A new domain, or one that was changed; `unknown` is a catch-all just given that is nobody here."""
+
+    unknown: tuple[str, ...]
+
+
 class UserEntry(Struct, frozen=True):
     """A user in a list."""
 

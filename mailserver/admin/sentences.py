@@ -45,8 +45,16 @@ def _removed_user(given: Given, result: Any) -> list[str]:
 
 
 def _added_alias(given: Given, result: Any) -> list[str]:
-    nobody = (f"{target} is neither a user nor an alias yet" for target in result["unknown"])
-    return [f"{result['address']} added", *nobody]
+    return [f"{result['address']} added", *_nobody(given, result)]
+
+
+def _nobody(given: Given, result: Any) -> list[str]:
+    """Mail is led to an address of ours that nobody has."""
+    return [f"{target} is neither a user nor an alias yet" for target in result["unknown"]]
+
+
+def _added_domain(given: Given, result: Any) -> list[str]:
+    return [f"{result['domain']} added; give it users with `user add`", *_nobody(given, result)]
 
 
 def _removed_domain(given: Given, result: Any) -> list[str]:
@@ -87,7 +95,8 @@ _EDITS = (
 )
 
 _DONE: dict[str, Callable[[Given, Any], list[str]]] = {
-    "domain add": _about("{domain} added; give it users with `user add`"),
+    "domain add": _added_domain,
+    "domain set": _nobody,
     "domain remove": _removed_domain,
     "user add": _added_user,
     "user passwd": _about("password of {address} set"),

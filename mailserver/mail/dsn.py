@@ -15,7 +15,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from mailserver.mail.address import Address
-from mailserver.mail.envelope import Recipient
+from mailserver.mail.envelope import Recipient, embedded
 from mailserver.mail.trace import rfc5322_date
 
 
@@ -239,14 +239,15 @@ def _recipient_fields(fate: Fate, utf8: bool) -> Iterator[str]:
 
 
 def _typed(kind: str, address: str, utf8: bool) -> str:
-    """An address with its type; one that is not ASCII in the form the report can carry (RFC 6533 §3)."""
+    """An address with its type, which is the sender's own word (RFC 3464 §2.3.1); one that is not ASCII in
+    the form the report can carry (RFC 6533 §3)."""
     if kind.lower() == "utf-8":
         address = _EMBEDDED.sub(lambda match: _character(match[1]) or match[0], address)
-    if address.isascii():
-        return f"{kind};{address}"  # the type is the sender's own word (RFC 3464 §2.3.1)
-    if not utf8:
-        address = "".join(c if "!" <= c <= "~" and c != "\\" else f"\\x{{{ord(c):02X}}}" for c in address)
-    return f"utf-8;{address}"
+    elif address.isascii():
+        return f"{kind};{address}"
+    else:
+        kind = "utf-8"
+    return f"{kind};{address if utf8 else embedded(address)}"
 
 
 def _character(digits: str) -> str:

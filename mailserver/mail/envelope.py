@@ -72,8 +72,17 @@ def recipient_wishes(parameters: Parameters) -> tuple[frozenset[str], str | None
 def original_recipient(address: Address) -> str:
     """ORCPT for mail to `address` that goes on to another one (RFC 3461 §4.2, RFC 6533 §3)."""
     text = str(address)
-    kind = "rfc822" if text.isascii() else "utf-8"
-    return f"{kind};" + "".join(c if c >= "!" and c not in "+=" else f"+{ord(c):02X}" for c in text)
+    if not text.isascii():
+        return f"utf-8;{embedded(text, utf8=True)}"
+    return "rfc822;" + "".join(c if c >= "!" and c not in "+=" else f"+{ord(c):02X}" for c in text)
+
+
+def embedded(text: str, *, utf8: bool = False) -> str:
+    """An address as utf-8-addr-xtext or, with `utf8`, utf-8-addr-unitext (RFC 6533 §3)."""
+    return "".join(
+        c if ("!" <= c <= "~" and c not in "\\+=") or (utf8 and not c.isascii()) else f"\\x{{{ord(c):02X}}}"
+        for c in text
+    )
 
 
 def is_xtext(text: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from administered import AUDITOR, OWNER, populated
 
 from mailserver.admin.refused import Refused, told
+from mailserver.admin.sentences import outcome
 from mailserver.config.editing import EditRefused, Settings
 from mailserver.directory import Malformed
 
@@ -148,6 +150,18 @@ def test_a_relay_is_tested_step_by_step(there):
 
 
 # ---- domains and users, whose settings are files of their own
+
+
+@pytest.mark.parametrize(("words", "domain"), [("domain set", "a.test"), ("domain add", "new.test")])
+@pytest.mark.parametrize("target", ["nobody@a.test", "ann@a.test", "x@elsewhere.test"])
+def test_a_catch_all_that_is_nobody_is_told(there, words, domain, target):
+    shown = there.perform(OWNER, words, domain=domain, catch_all=target)
+    nobody = [target] if target == "nobody@a.test" else []
+    assert (shown.catch_all, list(shown.unknown)) == (target, nobody)
+    lines = outcome(words, {}, msgspec.to_builtins(shown))
+    assert [line for line in lines if "neither" in line] == [
+        f"{t} is neither a user nor an alias yet" for t in nobody
+    ]
 
 
 def test_settings_of_a_domain(there):

@@ -123,7 +123,11 @@ def test_domains_and_aliases(shell):
         "quota": 1 << 30,
         "quota_messages": 0,
         "mailboxes": f"{os.path.dirname(shell.directory)}/maildirs/xn--bcher-kva.example",
+        "unknown": [],
     }
+    told = shell.done("domain", "set", "bücher.example", "--catch-all", "nobody@example.org")
+    assert told == "nobody@example.org is neither a user nor an alias yet\n"
+    shell.done("domain", "set", "bücher.example", "--no-catch-all")
     alias = {
         "address": "info@xn--bcher-kva.example",
         "targets": ["postmaster@example.org", "joe@elsewhere.org"],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mailserver.mail import dsn
 from mailserver.mail.address import Address
 from mailserver.mail.dsn import Action, Fate, Letter, Report
-from mailserver.mail.envelope import Recipient
+from mailserver.mail.envelope import Recipient, original_recipient
 
 ANN = Address("ann", "here.test")
 ORIGINAL = b"Subject: hello\nFrom: ann@here.test\n\nThe words of it.\n\nAnd more.\n"
@@ -211,6 +211,23 @@ def test_foreign_characters_where_they_cannot_go() -> None:
     assert recipient["Final-Recipient"] == "utf-8;j\\x{F6}rg@far.test"
     assert recipient["Original-Recipient"] == "utf-8;j\\x{F6}rg@far.test"
     assert recipient["Diagnostic-Code"] == "smtp; 550 ung?ltig"
+
+
+@pytest.mark.parametrize("text", ["jörg+list=a@far.test", "old+list=a@far.test"])
+def test_plus_and_equals_sign_of_an_address_in_unicode(text: str) -> None:
+    """They are none of RFC 6533 §3's QCHARs: neither in ORCPT nor in a report that is ASCII."""
+    address = Address(*text.split("@"))
+    encoded = "utf-8;" + text.translate({ord("ö"): r"\x{F6}", ord("+"): r"\x{2B}", ord("="): r"\x{3D}"})
+    fate = FAILED._replace(recipient=Recipient(address, original=encoded))
+    assert read(dsn.compose(report(fate)))[2][1]["Original-Recipient"] == encoded
+    if not text.isascii():
+        original = original_recipient(address)
+        assert original == encoded.replace(r"\x{F6}", "ö")
+        fate = FAILED._replace(recipient=Recipient(address, original=original))
+        recipient = read(dsn.compose(report(fate)))[2][1]
+        assert recipient["Original-Recipient"] == recipient["Final-Recipient"] == encoded
+        recipient = read(dsn.compose(report(fate, smtputf8=True)))[2][1]
+        assert recipient["Original-Recipient"] == recipient["Final-Recipient"] == f"utf-8;{text}"
 
 
 def test_eight_bit_original() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mailserver.admin.entries import AddedAlias, AliasEntry
@@ -19,12 +20,15 @@ _CHANGES = frozenset({Role.DOMAIN_ADMIN})
 
 
 def add(call: Call, address: Address, targets: tuple[Address, ...]) -> AddedAlias:
-    """Who exists in a domain that is not his is nothing to an operator."""
     found = call.accounts.add_alias(address, targets)
+    return AddedAlias(found.address, found.targets, unknown(call, targets))
+
+
+def unknown(call: Call, targets: Iterable[Address]) -> tuple[str, ...]:
+    """Who is nobody. Who exists in a domain that is not his is nothing to an operator."""
     directory, delimiter = call.accounts.directory, call.config.addresses.recipient_delimiter
     seen = [one for one in targets if call.operator.sees(one.domain) and directory.domain(one.domain)]
-    unknown = [str(one) for one in seen if not is_somebody(directory, one, delimiter)]
-    return AddedAlias(found.address, found.targets, tuple(unknown))
+    return tuple(str(one) for one in seen if not is_somebody(directory, one, delimiter))
 
 
 def list_(call: Call, domain: str | None = None) -> list[AliasEntry]:

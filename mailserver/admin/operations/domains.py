@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mailserver.admin.entries import DomainDetails, DomainEntry, RemovedDomain
+import msgspec
+
+from mailserver.admin.entries import ChangedDomain, DomainDetails, DomainEntry, RemovedDomain
 from mailserver.admin.operation import (
     ADDRESS,
     COUNT,
@@ -18,6 +20,7 @@ from mailserver.admin.operation import (
     Scope,
     choice,
 )
+from mailserver.admin.operations.aliases import unknown
 from mailserver.admin.refused import Refused
 from mailserver.admin.roles import Role
 from mailserver.mail.address import Address
@@ -41,13 +44,18 @@ def add(
     catch_all: Address | None = None,
     undeliverable_to_postmaster: bool = False,
     **settings: str | int,
-) -> DomainDetails:
+) -> ChangedDomain:
     given: dict[str, str | int | bool] = dict(settings)
     if catch_all is not None:
         given["catch_all"] = str(catch_all)
     if undeliverable_to_postmaster:
         given["undeliverable_to_postmaster"] = True
-    return call.accounts.add_domain(domain, given)
+    return _changed(call, call.accounts.add_domain(domain, given), catch_all)
+
+
+def _changed(call: Call, found: DomainDetails, catch_all: Address | None) -> ChangedDomain:
+    nobody = unknown(call, [] if catch_all is None else [catch_all])
+    return ChangedDomain(**msgspec.structs.asdict(found), unknown=nobody)
 
 
 def list_(call: Call) -> list[DomainEntry]:
@@ -64,7 +72,7 @@ def set_(
     catch_all: Address | None = None,
     no_catch_all: bool = False,
     **settings: str | int | bool,
-) -> DomainDetails:
+) -> ChangedDomain:
     changes: dict[str, str | int | bool | None] = dict(settings)
     if catch_all is not None:
         changes["catch_all"] = str(catch_all)
@@ -72,7 +80,7 @@ def set_(
         changes["catch_all"] = None
     if not changes or (no_catch_all and catch_all is not None):
         raise Refused("say what is to be set, and each thing once")
-    return call.accounts.set_domain(domain, changes)
+    return _changed(call, call.accounts.set_domain(domain, changes), catch_all)
 
 
 def remove(call: Call, domain: str, with_users: bool = False, mail: str = "keep") -> RemovedDomain:
