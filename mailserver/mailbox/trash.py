@@ -128,10 +128,12 @@ class Trash:
     def _discard(self, message: Message, directories: Directories) -> int:
         """Move one message, wherever it is now; returns its size on disk. Raises Gone, OSError."""
         for place in self._maildir.places(message):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 size = _move(place, directories.opened(place.subdirectory), directories.opened(TRASH, "cur"))
-                self._touched |= {place.subdirectory, f"{TRASH}/cur"}
-                return size
+            except FileNotFoundError:
+                continue
+            self._touched |= {place.subdirectory, f"{TRASH}/cur"}
+            return size
         raise Gone
 
     def _opened(self, subdirectory: str) -> contextlib.AbstractContextManager[int]:
@@ -155,15 +157,7 @@ def _move(place: Message, source: int, trash: int) -> int:
     if (size := place.size) is None:
         size = os.stat(place.name, dir_fd=source, follow_symlinks=False).st_size
     name = with_flags(place.name, place.flags.replace("T", ""))
-    if _is_there(name, trash):  # a copy by another program: keep both
+    if os.access(name, os.F_OK, dir_fd=trash):  # a copy by another program: keep both
         name = name.replace(place.unique, unique_name(), 1)
     os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
     return size
-
-
-def _is_there(name: str, directory: int) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
