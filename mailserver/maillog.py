@@ -194,7 +194,11 @@ def event(name: str, /, **fields: object) -> None:
 
 
 def fault(name: str, error: BaseException, /, **fields: object) -> None:
-    """Log an exception nobody foresaw as event `name`: its kind and place, never its text."""
+    """Log an exception nobody foresaw as event `name`: its kind and place, never its text; each once, where
+    several see it pass."""
+    if getattr(error, "_in_the_log", False):
+        return
+    error._in_the_log = True  # type: ignore[attr-defined]
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -212,6 +212,7 @@ class Raw:
             if not (octets := await self._reader.read(65536)):
                 return None
             self._expressions.feed(octets)
+            await asyncio.sleep(0)  # what is there already is read without waiting: not all in one callback
         return expression
 
     def begin(self, target: object, name: bytes, *args: object, **kwargs: object) -> int:

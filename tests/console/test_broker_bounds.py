@@ -13,6 +13,7 @@ from serving import PASSWORD
 
 from mailserver import maillog
 from mailserver.admin import turns
+from mailserver.admin.accounts import Accounts
 from mailserver.admin.roles import Role
 from mailserver.console import broker
 from mailserver.console.pb import octets
@@ -249,6 +250,20 @@ def test_of_a_fault_a_client_learns_nothing(talk, office, events, monkeypatch):
     faults = [fields for name, fields in events if name == "session-failed"]
     assert len(faults) == 2 and all("secret" not in str(fields) for fields in faults)
     assert faults[0]["error"] == "RuntimeError"
+
+
+def test_a_fault_of_an_operation_is_logged_once(talk, office, events, monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    async def conversation(raw):
+        server = await raw.login()
+        [_, [_, domains]] = await raw.call(server, b"domains")
+        monkeypatch.setattr(Accounts, "list_domains", fail)
+        return await raw.call(domains, b"list")
+
+    assert talk(conversation)[0] == b"error"
+    assert [name for name, fields in events if "error" in fields] == ["operation-failed"]
 
 
 def test_a_password_goes_over_no_wire_that_others_read(office, monkeypatch):

@@ -127,7 +127,8 @@ def test_a_sink_that_aborts_in_the_midst_of_content(tmp_path: Path) -> None:
     with sink("-A", "0") as port:
         big = delivery(tmp_path, letter=b"Subject: big\n\n" + b"x" * 5_000_000 + b"\n")
         (outcome,) = sent(port, big)
-        assert (outcome.kind.value, outcome.code) == ("failed", 550)
+        # it closes with octets unread, so a reset follows its reply and may overtake it: then mail waits
+        assert (outcome.kind.value, outcome.code) == ("failed", 550) or kinds([outcome]) == [BROKEN]
 
 
 def test_a_sink_that_reads_nothing(tmp_path: Path) -> None:
