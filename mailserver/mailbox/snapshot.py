@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import compress
+from itertools import chain, compress
 
 from mailserver.mailbox.names import Message, delivery_order, unique_part
 
+_TOGETHER = 1000
 _NO_TIME = re.compile(r"/(?![0-9]{10}\.M[0-9]{6})")
 """A name that does not begin like ours; among those that do, the order of names is that of delivery."""
 _UNIQUE = re.compile(r"/([^,:/]*)")
@@ -46,27 +47,34 @@ class Snapshot:
 
     def wire_sizes(self) -> array[int] | None:
         """Octets of each message with CRLF line ends; None if not every name tells."""
-        text = _joined(self._names)
-        sizes = _WIRE_SIZE.findall(text)
-        if len(sizes) == text.count(",W=") == len(self._names):
-            return array("Q", map(int, sizes))
-        return None
+        sizes = array("Q")
+        for text in pieces(self._names):
+            found = _WIRE_SIZE.findall(text)
+            if not len(found) == text.count(",W=") == text.count("/"):
+                return None
+            sizes.extend(map(int, found))
+        return sizes
 
 
 def snapshot(new: Iterable[str], cur: Collection[str]) -> Snapshot:
     """Of the names in `new` and `cur`. A message that is in both counts once, as the one in `cur`."""
     names = _in_order([*new, *cur])
-    uniques = _UNIQUE.findall(_joined(names))
+    uniques = _uniques(names)
     if len(set(uniques)) < len(names):
         names = _in_order(list({unique_part(name): name for name in [*sorted(new), *sorted(cur)]}.values()))
-        uniques = _UNIQUE.findall(_joined(names))
+        uniques = _uniques(names)
     return Snapshot(names, uniques, frozenset(cur))
 
 
+def pieces(names: Sequence[str]) -> Iterator[str]:
+    """The names, a slash before each, in a few texts: an expression keeps all other threads waiting."""
+    for at in range(0, len(names), _TOGETHER):
+        yield "/".join(("", *names[at : at + _TOGETHER]))
+
+
 def _in_order(names: list[str]) -> list[str]:
-    return sorted(names, key=delivery_order if _NO_TIME.search(_joined(names)) else None)
+    return sorted(names, key=delivery_order if any(map(_NO_TIME.search, pieces(names))) else None)
 
 
-def _joined(names: Sequence[str]) -> str:
-    """A slash before each name."""
-    return "/".join(("", *names))
+def _uniques(names: list[str]) -> list[str]:
+    return list(chain.from_iterable(map(_UNIQUE.findall, pieces(names))))

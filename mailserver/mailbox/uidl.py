@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from mailserver.durable import files
 from mailserver.mailbox import dovecot, trouble
+from mailserver.mailbox.snapshot import pieces
 from mailserver.mailbox.tree import read_lines
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def unique_ids(maildir: Maildir, uniques: Sequence[str]) -> list[str]:
 def _distinct(uniques: Sequence[str], recorded: dict[str, str]) -> list[str]:
     """Recorded ids first: a name that happens to look like another message's recorded id is hashed."""
     taken = set(recorded.values())
-    if taken.isdisjoint(uniques) and not _NOT_ALLOWED.search("/".join(("", *uniques))):
+    if taken.isdisjoint(uniques) and not any(map(_NOT_ALLOWED.search, pieces(uniques))):
         return [recorded.get(unique, unique) for unique in uniques]
     ids = []
     for unique in uniques:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mailserver.mailbox import snapshot as module
 from mailserver.mailbox.names import Message, delivery_order
 from mailserver.mailbox.snapshot import snapshot
 
@@ -47,6 +49,13 @@ _ours = st.lists(
 @example(["1.a,W=1,W=2", "1.b,S=3"], [])  # as many sizes as names, but not one in each
 @example(["1.a", "1.a,W=1"], ["1.a"])
 def test_what_many_names_tell_is_what_each_tells(new: list[str], cur: list[str]) -> None:
+    for together in (2, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_TOGETHER", together)
+            what_they_tell(new, cur)
+
+
+def what_they_tell(new: list[str], cur: list[str]) -> None:
     expected: dict[str, Message] = {}
     for message in [Message(name, "new") for name in sorted(new)] + [
         Message(name, "cur") for name in sorted(cur)
