@@ -34,7 +34,7 @@ def delivery(
         ),
         size=len(letter) + letter.count(b"\n"),
         at_rest=len(letter),
-        content=lambda: os.open(path, os.O_RDONLY),
+        content=lambda _: os.open(path, os.O_RDONLY),
         **more,  # type: ignore[arg-type]
     )
 

@@ -59,7 +59,7 @@ class MemoryCourier:
         if not accepted:
             return
         if (reply := self._say("DATA")).positive:
-            with open(delivery.content(), "rb") as file:
+            with open(delivery.content(0), "rb") as file:
                 content = file.read()
             self._choice.take("content")
             reply = self._say("end", last=True)

@@ -53,14 +53,14 @@ class Encoder:
 
 
 class Content:
-    """One message's content; `source` opens it for reading and gives a descriptor, in a thread of `pool`.
+    """One message's content; `source` opens it for reading and gives a descriptor (`Delivery.content`).
 
     It has `size` octets at rest; a file with fewer never gets an end of data.
     `sent` is called just before the end of data is given out.
     """
 
     def __init__(
-        self, source: Callable[[], int], size: int, pool: Pool, sent: Callable[[], object] = lambda: None
+        self, source: Callable[[int], int], size: int, pool: Pool, sent: Callable[[], object] = lambda: None
     ) -> None:
         self._source = source
         self._size = size
@@ -106,7 +106,7 @@ class Content:
         return await self._pool.run(self._read, offset)
 
     def _read(self, offset: int, flags: int = 0) -> bytes:
-        fd = self._source()
+        fd = self._source(flags)
         try:
             block = bytearray(min(BLOCK, self._size - offset))
             got = 0
@@ -126,7 +126,7 @@ class Content:
     def _scan(self, header_only: bool) -> bool:
         tail = b"\n"
         left = self._size  # what follows is not of the content
-        with open(self._source(), "rb", buffering=0) as file:
+        with open(self._source(0), "rb", buffering=0) as file:
             while block := file.read(min(BLOCK, left)):
                 left -= len(block)
                 end = (tail + block).find(b"\n\n") if header_only else -1

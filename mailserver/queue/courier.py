@@ -58,9 +58,9 @@ class Outcome(NamedTuple):
 class Delivery(NamedTuple):
     """One message to be carried along one route, for at most `runner.TOGETHER` recipients.
 
-    `content()` opens the message: a descriptor the courier closes, LF line ends, dots not stuffed; it may
-    block and raise OSError. The first `at_rest` octets are the message, `size` with CRLF (for SIZE=); where
-    there are fewer it must not go out.
+    `content(flags)` opens the message: a descriptor the courier closes, LF line ends, dots not stuffed; it
+    may block, but for reading, which it does with `flags` of preadv(2), and raise OSError. The first
+    `at_rest` octets are the message, `size` with CRLF (for SIZE=); where there are fewer it must not go out.
     `sent()` is called before the end of data goes out: from then on the host may have taken the message, and
     breaking off may make a duplicate (RFC 1047).
     """
@@ -71,7 +71,7 @@ class Delivery(NamedTuple):
     recipients: tuple[Recipient, ...]
     size: int
     at_rest: int
-    content: Callable[[], int]
+    content: Callable[[int], int]
     body_8bit: bool = False
     smtputf8: bool = False
     ret: str | None = None

@@ -199,7 +199,10 @@ def is_id(text: str) -> bool:
 
 def clean(reply: str) -> str:
     """A remote reply as it is kept: one line without control characters, at most REPLY characters."""
-    return "".join(c if c.isprintable() else " " for c in reply[:REPLY]).strip()
+    kept = reply[:REPLY]
+    if not kept.isprintable():
+        kept = "".join(c if c.isprintable() else " " for c in kept)
+    return kept.strip()
 
 
 def _is_sound(entry: Entry) -> bool:

@@ -160,35 +160,50 @@ class Spool:
             return None
         return entry.size
 
-    def open_content(self, entry: Entry) -> int:
+    def open_content(self, entry: Entry, flags: int = 0) -> int:
         """A descriptor of a file that begins with the content, LF line ends; what follows it is not to be
-        read. Raises Missing, Damaged if there is not `entry.size` of it, OSError."""
-        fd, after = self._open_inside(entry), len(tail(entry))
-        if fd is None:
-            after = 0
-            try:
-                fd = _open(self._path(self._msg, entry.id))
-            except FileNotFoundError:
-                raise Missing(entry.id) from None
-        octets = os.fstat(fd).st_size - after
-        if (octets == entry.size and not after) or _ends_at(fd, entry.size):
+        read. `flags` of preadv(2): RWF_NOWAIT raises OSError where the disk would be waited for.
+
+        Raises Missing, Damaged if there is not `entry.size` of it, OSError.
+        """
+        fd = self._open_inside(entry, flags)
+        if fd is not None:
             return fd
+        try:
+            fd = _open(self._path(self._msg, entry.id))
+        except FileNotFoundError:
+            raise Missing(entry.id) from None
+        try:
+            octets = os.fstat(fd).st_size
+            if octets == entry.size or _ends_at(fd, entry.size, flags):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
         os.close(fd)
         raise Damaged(octets)
 
-    def _open_inside(self, entry: Entry) -> int | None:
+    def _open_inside(self, entry: Entry, flags: int = 0) -> int | None:
         """The file of the envelope, if the content is in it, too; `entry` may be older than what is on the
-        disk. Raises OSError."""
+        disk. Raises Damaged, OSError."""
         if not entry.inside:
             return None
         try:
             fd = _open(self._path(self._env, entry.id))
         except FileNotFoundError:
             return None
-        if os.pread(fd, 1, 0) != b"{":
-            return fd
+        try:
+            if _ends_at(fd, entry.size, flags):
+                return fd
+            octets = os.fstat(fd).st_size
+            apart = _octets(fd, 1, 0, flags) == b"{"
+        except OSError:
+            os.close(fd)
+            raise
         os.close(fd)
-        return None
+        if apart:
+            return None
+        raise Damaged(octets - len(tail(entry)))
 
     def beginning(self, entry: Entry, limit: int) -> bytes:
         """The first `limit` octets of the content, as it leaves. Raises what `open_content` does."""
@@ -261,11 +276,13 @@ class Spool:
 
     def _part(self, entry: Entry) -> None:
         """Give content that stands before its envelope a name of its own: the envelope will be replaced."""
-        fd = self._open_inside(entry)
-        if fd is not None:
+        with contextlib.suppress(Damaged):  # a hand may mend it
+            fd = self._open_inside(entry)
+            if fd is None:
+                return
             os.close(fd)
-            with contextlib.suppress(FileExistsError):
-                os.link(self._path(self._env, entry.id), self._path(self._msg, entry.id))
+        with contextlib.suppress(FileExistsError):
+            os.link(self._path(self._env, entry.id), self._path(self._msg, entry.id))
 
     def _path(self, directory: str, entry_id: str) -> str:
         if not is_id(entry_id):
@@ -289,9 +306,17 @@ def _open(path: str) -> int:
     return fd
 
 
-def _ends_at(fd: int, size: int) -> bool:
+def _ends_at(fd: int, size: int, flags: int) -> bool:
     """Whether content of `size` octets stands before an envelope (`entry.tail`)."""
-    return os.pread(fd, 2, size) == b"\n{"
+    return _octets(fd, 2, size, flags) == b"\n{"
+
+
+def _octets(fd: int, count: int, offset: int, flags: int) -> bytes:
+    buffer = bytearray(count)
+    got = os.preadv(fd, [buffer], offset, flags)
+    if got < count and flags:
+        raise BlockingIOError(errno.EAGAIN, "Perhaps there is more")
+    return bytes(buffer[:got])
 
 
 def _regular(status: os.stat_result) -> os.stat_result:

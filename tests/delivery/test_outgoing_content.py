@@ -57,7 +57,7 @@ def read(path: Path, wanted: str) -> object:
     async def whole() -> object:
         pool = Pool("test", 1, 1)
         try:
-            content = Content(lambda: os.open(path, os.O_RDONLY), path.stat().st_size, pool)
+            content = Content(lambda _: os.open(path, os.O_RDONLY), path.stat().st_size, pool)
             if wanted == "blocks":
                 return b"".join([block async for block in content.blocks()])
             return await (content.has_8bit() if wanted == "8bit" else content.has_8bit_header())
@@ -83,7 +83,7 @@ def test_a_file_that_is_cut_gets_no_end_of_data(tmp_path: Path, size: int) -> No
     async def got(left: int, after: int) -> bytes:
         path.write_bytes(b"x" * size)
         pool = Pool("test", 1, 1)
-        content = Content(lambda: os.open(path, os.O_RDONLY), size, pool, lambda: pytest.fail("sent"))
+        content = Content(lambda _: os.open(path, os.O_RDONLY), size, pool, lambda: pytest.fail("sent"))
         out = b""
         try:
             with pytest.raises(OSError, match="cut"):

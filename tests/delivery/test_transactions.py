@@ -223,7 +223,7 @@ def test_lmtp_breaks_off_between_answers(tmp_path: Path) -> None:
 
 
 def test_a_message_that_cannot_be_read(tmp_path: Path) -> None:
-    def gone() -> int:
+    def gone(flags: int) -> int:
         raise FileNotFoundError(2, "secret path")
 
     outcomes, host = send(delivery(tmp_path)._replace(content=gone))

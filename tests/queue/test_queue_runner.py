@@ -51,7 +51,7 @@ def test_the_courier_reads_the_content(world: World) -> None:
     read = []
 
     def answer(delivery: Delivery) -> Outcome:
-        fd = delivery.content()
+        fd = delivery.content(0)
         read.append(os.read(fd, delivery.at_rest))
         os.close(fd)
         return OK
@@ -594,7 +594,7 @@ def test_content_that_is_cut_while_it_waits_for_a_host(world: World) -> None:
     def answer(delivery: Delivery) -> Outcome:
         os.truncate(Path(world.spool.root, "msg", entry_id), 20)
         with pytest.raises(OSError, match="size"):
-            delivery.content()
+            delivery.content(0)
         return LATER
 
     entry_id = world.accept("x@far.test", shared=True)

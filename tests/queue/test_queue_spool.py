@@ -645,3 +645,28 @@ def test_an_envelope_is_no_content(spool: Spool) -> None:
         assert spool.content_size(gone) is None
         with pytest.raises(Missing):
             spool.open_content(gone)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_disk_is_not_waited_for(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, shared: bool, half: bool
+) -> None:
+    """Where that is asked; and a file that cannot be looked into stays open nowhere."""
+    entry = accept(spool, "A1", shared=shared)
+    spool.store(entry)  # so both have a look at what is behind the content
+    asked = []
+
+    def wait(fd: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+        asked.append(flags)
+        if half:
+            return 1  # what follows is in a block that is not in memory
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "preadv", wait)
+    entry = replace(entry, size=entry.size - 1)
+    with pytest.raises(BlockingIOError):
+        spool.open_content(entry, os.RWF_NOWAIT)
+    assert asked == [os.RWF_NOWAIT]
+    assert os.listdir("/proc/self/fd") == before
