@@ -23,7 +23,7 @@ _times = (
     )
     | st.sampled_from(["1700000001.M000004P1", "17000000010.M000001P1"])
 )
-_hosts = st.sampled_from(["", ".h", ".i", ".W=1", " ", "\n", "é"])
+_hosts = st.sampled_from(["", ".h", ".i", ".W=1", " ", "\n", "é", "\udce9"])
 _tails = st.sampled_from(
     [
         "",
