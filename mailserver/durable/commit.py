@@ -105,6 +105,7 @@ class Staged:
         self.pending = 0
         self._blocks: list[bytes] = []
         self._fd = -1
+        self._discarded = False
         self._lock = threading.Lock()
 
     def append(self, block: bytes) -> None:
@@ -113,8 +114,10 @@ class Staged:
         self.pending += len(block)
 
     def write(self) -> None:
-        """Move what is pending to the file. Raises OSError."""
+        """Move what is pending to the file, unless it was discarded. Raises OSError."""
         with self._lock:
+            if self._discarded:
+                return
             if self._fd < 0:
                 self._fd = os.open(self.path, _NEW_FILE, 0o600)
             blocks, self._blocks, self.pending = self._blocks, [], 0
@@ -133,6 +136,7 @@ class Staged:
     def discard(self) -> None:
         """Forget the content: close and remove the file, silently if there is none. Never raises."""
         with self._lock:
+            self._discarded = True
             self._blocks.clear()
             if self._fd >= 0:
                 with contextlib.suppress(OSError):

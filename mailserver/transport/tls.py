@@ -207,6 +207,6 @@ async def upgrade(
     upgraded = await loop.start_tls(
         transport, protocol, context, server_side=True, ssl_handshake_timeout=timeout
     )
-    if upgraded is None:
+    if upgraded is None or upgraded.is_closing():  # we closed the old one meanwhile: no more is heard of it
         raise ConnectionResetError
     return upgraded

@@ -219,3 +219,12 @@ def test_what_comes_while_others_are_written_comes_along(
     office.close()
     assert written == ["write", "write", "sync all"]
     assert len(office.messages("ann")) == 2
+
+
+def test_what_was_discarded_is_not_written_any_more(tmp_path: Path) -> None:
+    """Its client left while it was to be moved to its file, in another thread: no descriptor and no file stays."""
+    staged = Staged(str(tmp_path / "x"))
+    staged.append(b"x")
+    staged.discard()
+    staged.write()
+    assert not (tmp_path / "x").exists()

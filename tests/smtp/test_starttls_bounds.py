@@ -109,7 +109,8 @@ async def connected(
         yield session, client
     finally:
         far.close()
-        await office.connections.wait_empty()
+        async with asyncio.timeout(LIMIT):
+            await office.connections.wait_empty()
 
 
 Talk = Callable[[], Awaitable[None]]
@@ -184,5 +185,19 @@ def test_starttls_behind_replies_that_were_not_read(
             await client.say(b"NOOP\r\n")
             assert await client.listen(len(OK)) == OK
             assert faults == []
+
+    run(talk)
+
+
+def test_a_session_that_ends_while_tls_begins_is_gone(
+    office: Office, certificates: Certificates, run: Callable[[Talk], None]
+) -> None:
+    """The transport's end is no error of the handshake, and nobody else is told of it."""
+
+    async def talk() -> None:
+        async with connected(office, certificates) as (session, client):
+            await client.send(b"STARTTLS\r\n")
+            await client.hear(b"Ready to start TLS\r\n")
+            session.drain()
 
     run(talk)
