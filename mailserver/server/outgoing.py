@@ -92,21 +92,22 @@ class Outgoing:
 
         `begun` is given what makes the protocol of connections to the queue's socket. Raises OSError.
         """
-        lock = await self._take_turn()
-        services, ways = self._services, self._ways()
-        runner = self._runner(ways)
-        loop = asyncio.get_running_loop()
-        try:
-            runner.start()
-            loop.add_reader(self._nudges.reading, self._hear, runner)
-            desk = Desk(runner, services.spool, services.storage, ways.troubles)
-            begun(control(desk, services.storage, services.inside))
-            await loop.create_future()
-        finally:
-            loop.remove_reader(self._nudges.reading)
-            await runner.stop(self._config.limits.drain_timeout)
-            os.close(lock)  # whoever waits for it need not wait for farewells
-            await ways.close()
+        with contextlib.ExitStack() as turn:
+            turn.callback(os.close, await self._take_turn())  # or it would never be anybody's turn again
+            services, ways = self._services, self._ways()
+            runner = self._runner(ways)
+            loop = asyncio.get_running_loop()
+            try:
+                runner.start()
+                loop.add_reader(self._nudges.reading, self._hear, runner)
+                desk = Desk(runner, services.spool, services.storage, ways.troubles)
+                begun(control(desk, services.storage, services.inside))
+                await loop.create_future()
+            finally:
+                loop.remove_reader(self._nudges.reading)
+                await runner.stop(self._config.limits.drain_timeout)
+                turn.close()  # whoever waits for it need not wait for farewells
+                await ways.close()
 
     def _hear(self, runner: Runner) -> None:
         self._heard = asyncio.get_running_loop().time()

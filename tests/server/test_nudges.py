@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mailserver.delivery.ways import Ways
 from mailserver.mail.address import parse_mailbox
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.queue.entry import Entry, begin
 from mailserver.server import outgoing
-from mailserver.server.outgoing import Nudges
+from mailserver.server.outgoing import Nudges, Outgoing
 
 
 @pytest.fixture
@@ -64,3 +69,20 @@ def test_half_a_word_of_a_reader_that_is_gone(nudges: Nudges) -> None:
     os.write(nudges._writing, b'box@far.test"}}],"arrived":1}\nM1\n{"version":1,"id":"M3"}\n\n\xff\n')
     nudges.tell(entry(2))
     assert list(nudges.heard()) == [("M1", None), ("M2", entry(2))]
+
+
+def test_a_queue_that_cannot_begin_leaves_its_turn(nudges: Nudges, tmp_path: Path) -> None:
+    """Or it would wait for itself when it is begun anew."""
+
+    class Broken(Outgoing):
+        def _ways(self) -> Ways:
+            raise OSError(errno.EMFILE, "too many open files")
+
+    async def main() -> None:
+        nothing: Any = None
+        broken = Broken(nothing, nothing, nudges, str(tmp_path / "lock"), "")
+        for _ in range(2):
+            with pytest.raises(OSError, match="too many"):
+                await asyncio.wait_for(broken.run(lambda _: None), 10)
+
+    asyncio.run(main())
