@@ -112,7 +112,8 @@ class Session:
         verb = VERBS.get(word.upper())
         if verb is None:
             raise BadCommand("Unknown command")
-        if verb.state not in (State.TRANSACTION if self.transaction else State.AUTHORIZATION, State.ANY):
+        state = State.TRANSACTION if self.authorization.transaction else State.AUTHORIZATION
+        if verb.state is not state and verb.state is not State.ANY:
             raise BadCommand("Not in this state")
         match = verb.form.pattern.fullmatch(line, len(word))
         if match is None:
@@ -211,7 +212,7 @@ def _login(method: Run) -> Run:
 
 def _maildrop(method: Run) -> Run:
     """A verb of the TRANSACTION state, in which there is an open maildrop."""
-    return lambda session, *arguments: method(session.transaction, *arguments)
+    return lambda session, *arguments: method(session.authorization.transaction, *arguments)
 
 
 def _always(*lines: str) -> Tells:

@@ -10,20 +10,21 @@ class LineTooLong(Exception):
 class Lines:
     """Lines of at most `limit` octets with their end, which is CRLF or, to be liberal, LF."""
 
-    __slots__ = ("_data", "_limit", "_skipping")
+    __slots__ = ("_at", "_data", "_limit", "_skipping")
 
     def __init__(self, limit: int) -> None:
-        self._data = bytearray()
+        self._data = b""
+        self._at = 0  # where that begins which was not given out yet
         self._limit = limit
         self._skipping = False
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self._data) - self._at
 
     @property
     def ready(self) -> bool:
         """`next()` has something to say."""
-        return b"\n" in self._data or len(self._data) >= self._limit
+        return self._data.find(b"\n", self._at) >= 0 or len(self) >= self._limit
 
     def feed(self, data: bytes) -> None:
         """Take octets in, whole lines or not."""
@@ -33,30 +34,35 @@ class Lines:
                 return
             self._skipping = False
             data = data[end + 1 :]
-        self._data += data
+        self._data = self._data[self._at :] + data  # the very object where nothing was left
+        self._at = 0
 
     def next(self) -> bytes | None:
         """A line without its end, or None; raises LineTooLong, once for each that is."""
-        end = self._data.find(b"\n")
+        end = self._data.find(b"\n", self._at)
         if end < 0:
+            self._data, self._at = self._data[self._at :], 0
             if len(self._data) < self._limit:
                 return None
-            self._data.clear()
+            self._data = b""
             self._skipping = True
             raise LineTooLong
-        line = bytes(self._data[:end])
-        del self._data[: end + 1]
-        if end >= self._limit:
+        line = self._data[self._at : end]
+        self._at = end + 1
+        if len(line) >= self._limit:
             raise LineTooLong
         return line.removesuffix(b"\r")
 
     def take(self, most: int | None = None) -> bytes:
         """Octets that are no line: all there are, or at most so many."""
-        taken = bytes(self._data[:most])
-        del self._data[:most]
+        taken = self._data[self._at :] if most is None else self._data[self._at : self._at + most]
+        self._at += len(taken)
+        if self._at == len(self._data):
+            self._data, self._at = b"", 0
         return taken
 
     def clear(self) -> None:
         """Forget all that was taken in."""
-        self._data.clear()
+        self._data = b""
+        self._at = 0
         self._skipping = False
