@@ -104,7 +104,9 @@ class Conversation(asyncio.Protocol):
             self.abort()
         elif now >= self._session_end:
             self._expire(now)
-        elif now < self._silence_end:
+        elif now < self._silence_end or self._task is not None:
+            if self._task is not None:  # it is us whom the client waits for
+                self._silence_end = now + self.site.timeouts.idle
             self._ring_at(min(self._silence_end, self._session_end))
         elif self._smuggling:
             self._say_goodbye(replies.NO_END_OF_DATA)
