@@ -19,7 +19,6 @@ import contextlib
 import errno
 import itertools
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -31,9 +30,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.trace import without_return_path
 from mailserver.queue.departure import Departure, SharedDeparture, write_envelope
 from mailserver.queue.entry import Entry, Status, Unreadable, begin, decode, encode, is_id, tail
-
-ENVELOPE = 16 << 20  # octets of an envelope that is read; 1,000 recipients with long replies need 5 MiB
-_FIRST = 16 << 10  # octets read at first: a buffer of ENVELOPE took a fifth of all the queue did
+from mailserver.queue.files import ends_at, envelope_of, is_there, octets_at, open_regular
 
 _counter = itertools.count()
 
@@ -84,7 +81,7 @@ class Spool:
         Such content is nobody's: who was to accept it cannot any more. Raises OSError.
         """
         for name in os.listdir(self._msg):
-            if mark in name and not _is_there(os.path.join(self._env, name)):
+            if mark in name and not is_there(os.path.join(self._env, name)):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(self._msg, name))
 
@@ -128,7 +125,7 @@ class Spool:
     def load(self, entry_id: str) -> Entry:
         """One entry. Raises Missing, Unreadable, OSError."""
         try:
-            entry = decode(_read(self._path(self._env, entry_id)))
+            entry = decode(envelope_of(self._path(self._env, entry_id)))
         except FileNotFoundError:
             raise Missing(entry_id) from None
         if entry.id != entry_id:
@@ -137,7 +134,7 @@ class Spool:
 
     def check(self, entry_id: str) -> None:
         """Raises Missing if there is no such entry; OSError."""
-        if not _is_there(self._path(self._env, entry_id)):
+        if not is_there(self._path(self._env, entry_id)):
             raise Missing(entry_id)
 
     def is_as_it_came(self, entry: Entry) -> bool:
@@ -170,12 +167,12 @@ class Spool:
         if fd is not None:
             return fd
         try:
-            fd = _open(self._path(self._msg, entry.id))
+            fd = open_regular(self._path(self._msg, entry.id))
         except FileNotFoundError:
             raise Missing(entry.id) from None
         try:
             octets = os.fstat(fd).st_size
-            if octets == entry.size or _ends_at(fd, entry.size, flags):
+            if octets == entry.size or ends_at(fd, entry.size, flags):
                 return fd
         except OSError:
             os.close(fd)
@@ -189,14 +186,14 @@ class Spool:
         if not entry.inside:
             return None
         try:
-            fd = _open(self._path(self._env, entry.id))
+            fd = open_regular(self._path(self._env, entry.id))
         except FileNotFoundError:
             return None
         try:
-            if _ends_at(fd, entry.size, flags):
+            if ends_at(fd, entry.size, flags):
                 return fd
             octets = os.fstat(fd).st_size
-            apart = _octets(fd, 1, 0, flags) == b"{"
+            apart = octets_at(fd, 1, 0, flags) == b"{"
         except OSError:
             os.close(fd)
             raise
@@ -293,60 +290,6 @@ class Spool:
     def _raise(errors: dict[str, OSError]) -> None:
         for error in errors.values():
             raise error
-
-
-def _open(path: str) -> int:
-    """A descriptor of a regular file; of what somebody else put there, such as a FIFO, none, at once."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        _regular(os.fstat(fd))
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _ends_at(fd: int, size: int, flags: int) -> bool:
-    """Whether content of `size` octets stands before an envelope (`entry.tail`)."""
-    return _octets(fd, 2, size, flags) == b"\n{"
-
-
-def _octets(fd: int, count: int, offset: int, flags: int) -> bytes:
-    buffer = bytearray(count)
-    got = os.preadv(fd, [buffer], offset, flags)
-    if got < count and flags:
-        raise BlockingIOError(errno.EAGAIN, "Perhaps there is more")
-    return bytes(buffer[:got])
-
-
-def _regular(status: os.stat_result) -> os.stat_result:
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file")
-    return status
-
-
-def _is_there(path: str) -> bool:
-    """Not `os.path.exists`: a disk that cannot say takes no message away. Raises OSError."""
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _read(path: str) -> bytes:
-    """The envelope in a file: its last line."""
-    fd = _open(path)
-    try:
-        size = os.fstat(fd).st_size
-        for most in (_FIRST, ENVELOPE):
-            end = os.pread(fd, most, max(0, size - most))
-            start = end.rfind(b"\n", 0, -1) + 1
-            if start or len(end) == size:
-                break
-        return end[start:]
-    finally:
-        os.close(fd)
 
 
 def _discard(path: str) -> None:

@@ -320,6 +320,14 @@ def test_text(spool: Spool) -> None:
     assert os.stat(Path(spool.root, "env", "A1")).st_mode & 0o077 == 0
 
 
+def test_text_of_a_hand(spool: Spool) -> None:
+    """It may have several lines, and no line end."""
+    entry = accept(spool, "A1")
+    path = Path(spool.root, "env", "A1")
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+    assert spool.load("A1") == entry
+
+
 @pytest.mark.parametrize(
     "text",
     [
