@@ -27,6 +27,7 @@ from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
 from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.reception import Reception
+from mailserver.mta.route import Local
 from mailserver.queue.spool import Spool
 
 BODY = b"Subject: x\n\n" + b"body\n" * 2000
@@ -228,3 +229,43 @@ def test_what_was_discarded_is_not_written_any_more(tmp_path: Path) -> None:
     staged.discard()
     staged.write()
     assert not (tmp_path / "x").exists()
+
+
+def test_all_senders_have_their_replies_before_anything_is_logged(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass wakes the loop once. A crash between its replies would be mail that comes twice."""
+    office = opened(memory_path, "a group")
+    all_there = threading.Event()
+    events: list[str] = []
+    real_write = Staged.write
+
+    def write(staged: Staged) -> None:
+        all_there.wait(10)
+        real_write(staged)
+
+    async def send() -> None:
+        message = office.reception.begin()
+        message.staged.append(BODY)
+        route = await office.routing.route(Address("ann", "example.test"), 0)
+        assert isinstance(route, tuple)
+        places = [place for place in route if isinstance(place, Local)]
+        await office.reception.commit(
+            message, 1, places, together=True, settled=lambda _: events.append("logged")
+        )
+        events.append("replied")
+
+    async def run() -> None:
+        sessions = [asyncio.create_task(send()) for _ in range(3)]
+        await asyncio.sleep(0)
+        while not office.committer._jobs.qsize() >= 2:  # the thread has the first one
+            await asyncio.sleep(0)
+        all_there.set()
+        await asyncio.gather(*sessions)
+        while len(events) < 6:
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Staged, "write", write)
+    asyncio.run(asyncio.wait_for(run(), 20))
+    office.close()
+    assert events == ["replied"] * 3 + ["logged"] * 3
