@@ -35,8 +35,8 @@ class Ask(Struct, frozen=True):
 
 class Told(Struct, frozen=True):
     """What came of it or, with id 0, what happened: `changed` when another configuration is in force.
-    `leave` are endpoints that the console is to let go of at once: they are the mail's from now on. When
-    another configuration is in force, `mail` are all that the mail has."""
+    `leave` are endpoints that the console is to let go of at once: they are the mail's from now on. `mail`
+    are all that the mail has, after a reload, whatever came of it."""
 
     id: int = 0
     problem: str = ""

@@ -85,7 +85,7 @@ class Doors:
 
     def heed(self, told: Told) -> None:
         """Let go of endpoints that become the mail's; whoever came in by them stays."""
-        if told.changed:
+        if told.changed or told.mail:  # what was to become the mail's may not have
             self._mail = set(told.mail)
         self._mail.update(told.leave)
         for at in [at for at in self._open if at.endpoint in told.leave]:

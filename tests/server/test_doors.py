@@ -74,7 +74,8 @@ def test_what_the_mail_still_has_is_opened_when_it_is_free(place: tuple[str, int
             with socket.create_server(("127.0.0.1", port)):
                 made.heed(Told(changed=True, mail=(endpoint,)))
                 assert await made.follow(configuration(endpoint)) == []
-            made.heed(Told(changed=True))
+            made.heed(Told(leave=(endpoint,)))
+            made.heed(Told(problem="workers could not begin", mail=("tcp:*:25",)))
             assert await made.follow(configuration(endpoint)) == []
             assert listens(port)
             assert events == []
