@@ -75,11 +75,13 @@ class Session(Conversation, SMTP):
         self._closing = True
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
-        self.loop.call_soon(self._bury)  # a task that was just made begins first, with what it is about
+        if self._task is None:
+            self._bury()
+        else:  # one that was just made begins first, with what it is about
+            self.loop.call_soon(self._task.cancel)
+            self.loop.call_soon(self._bury)
 
     def _bury(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
         self.dialogue.reset()
         self.site.connections.discard(self)
 

@@ -7,6 +7,7 @@ must say first for whom it speaks (`proxy`); nobody else is believed. Not here: 
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import errno
@@ -15,7 +16,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,7 +28,8 @@ from mailserver.transport.tls import Certificates
 
 __all__ = ["Gate", "Limits", "Listener", "Network", "Peer", "reason_of"]
 
-BURST = 64  # connections accepted before other sessions have their turn
+BURST = 64  # connections accepted before other sessions have their turn, at most
+CROWD = 16  # connections for each one that is accepted together with another
 DEFER = 0.005  # seconds for which a process with other work leaves a connection to those without
 RETRY = 0.25  # seconds without accepting after descriptors or memory ran out
 
@@ -70,6 +72,9 @@ class _Connection(socket.socket):
     """
 
     __slots__ = ("gate", "listener", "source")
+    # as numbers: the enumerations of `socket` are looked up anew each time
+    family = _socket.socket.family  # type: ignore[assignment]
+    type = _socket.socket.type  # type: ignore[assignment]
     listener: Listener | None
     gate: Gate
     source: str | bytes
@@ -132,7 +137,7 @@ class Listener:
         self._accepting = False
         self._later: asyncio.TimerHandle | None = None
         self._complained = False
-        self._beginning: dict[socket.socket, asyncio.Task[None]] = {}
+        self._beginning: dict[socket.socket, asyncio.Future[Any]] = {}
 
     def open(self, inherited: Mapping[str, Sequence[int]] | None = None) -> None:
         """Bind (see `endpoint.bind`). Clients wait from here on. May block; raises EndpointError."""
@@ -220,19 +225,20 @@ class Listener:
             self._take(sock, int(sock.family))
 
     def _take(self, listening: socket.socket, family: int) -> None:
-        for _ in range(BURST):
+        # where few are connected a second one seldom waits, and to hear that costs as much as to accept it
+        for _ in range(min(BURST, 1 + self.connections // CROWD)):
             try:
                 # accept() would make an object of it, and we another one
                 fd, address = listening._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError):
-                self._complained = False
-                return
+                break
             except OSError as error:
                 if error.errno in _NO_CONNECTION:
                     continue
                 self._starve(error)
                 return
             self._admit(_Connection(family, fd), address, family)
+        self._complained = False
 
     def _starve(self, error: OSError) -> None:
         """EMFILE and its like: the connection stays in the queue, so watching it would spin."""
@@ -255,7 +261,10 @@ class Listener:
         # a proxy speaks for many: it takes a place in all, and its client's address counts once known
         if self._enter(sock, peer, "" if proxied else self._source(peer)):
             assert self._loop is not None
-            self._beginning[sock] = self._loop.create_task(self._begin(sock, peer, proxied))
+            if proxied or self._certificates is not None:
+                self._beginning[sock] = self._loop.create_task(self._begin(sock, peer, proxied))
+            else:
+                self._open(sock, peer, self._loop.connect_accepted_socket(partial(self._factory, peer), sock))
 
     def _peer(self, sock: socket.socket, address: Any, family: int) -> Peer:
         secure = self._certificates is not None
@@ -294,6 +303,24 @@ class Listener:
 
     # ---- from an accepted socket to a session
 
+    def _open(
+        self,
+        sock: _Connection,
+        peer: Peer,
+        opening: Coroutine[Any, None, object],
+        _: object = None,
+    ) -> None:
+        """Go on with what waits for the loop alone, as a task would that costs a tenth of a connection."""
+        try:
+            waited: asyncio.Future[Any] = opening.send(None)
+        except StopIteration:
+            del self._beginning[sock]
+        except (Exception, asyncio.CancelledError) as error:
+            self._fail(sock, peer, error)
+        else:
+            self._beginning[sock] = waited
+            waited.add_done_callback(partial(self._open, sock, peer, opening))
+
     async def _begin(self, sock: _Connection, peer: Peer, proxied: bool) -> None:
         assert self._loop is not None
         try:
@@ -304,17 +331,18 @@ class Listener:
                 if not self._enter(sock, peer, self._source(peer)):
                     return
             await self._loop.connect_accepted_socket(partial(self._factory, peer), sock, **self._tls())
-        except asyncio.CancelledError:
-            sock.close()
-            raise
-        except Exception as error:
-            sock.close()
-            maillog.count("connection.failed")
-            maillog.event(
-                "connection-failed", listener=self.endpoint, peer=peer.address, reason=reason_of(error)
-            )
+        except (Exception, asyncio.CancelledError) as error:
+            self._fail(sock, peer, error)
         finally:
             self._beginning.pop(sock, None)
+
+    def _fail(self, sock: _Connection, peer: Peer, error: BaseException) -> None:
+        self._beginning.pop(sock, None)
+        sock.close()
+        if isinstance(error, asyncio.CancelledError):
+            return  # the listener is closed
+        maillog.count("connection.failed")
+        maillog.event("connection-failed", listener=self.endpoint, peer=peer.address, reason=reason_of(error))
 
     def _tls(self) -> dict[str, Any]:
         if self._certificates is None:
@@ -363,7 +391,7 @@ def _plain(address: str) -> str:
     return address
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """A word for the log, never an exception's text."""
     if isinstance(error, ssl.SSLError):
         return error.reason or "TLS"
