@@ -271,6 +271,24 @@ def test_a_factory_that_fails(run, listening, until, events):
     run(main())
 
 
+def test_a_listener_closed_before_the_session_begins(run, listening, until, events):
+    async def main():
+        def factory(peer):
+            asyncio.get_running_loop().call_soon(listener.close)
+            return Telling(peer)
+
+        with listening("tcp:127.0.0.1:0", factory) as listener:
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()
+            await closed(writer)
+            await until(lambda: listener.connections == listener.gate.connections == 0)
+            await listener.settle()
+        assert not events
+
+    run(main())
+
+
 # ---- TLS
 
 
