@@ -225,7 +225,8 @@ class Conversation(asyncio.Protocol):
     def _excuse(self, error: Exception) -> Reply:
         """The unforeseen: a 451 for the client, place and kind for the log, never its text.
 
-        Within content it is the end: the rest of that would be read as commands.
+        Within content it is the end: the rest of that would be read as commands. So it is in LMTP, whose
+        client may wait for a reply for each recipient (RFC 2033 §4.2).
         """
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
@@ -234,7 +235,7 @@ class Conversation(asyncio.Protocol):
         maillog.count("smtp.unforeseen")
         maillog.event("unforeseen", error=type(error).__name__, place=place, peer=self.peer.address)
         self.dialogue.reset()
-        if self._in_content:
+        if self._in_content or self.site.policy.lmtp:
             return replies.OUT_OF_STEP
         self._read = self._read_first
         return TROUBLE

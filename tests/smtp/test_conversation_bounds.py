@@ -143,6 +143,25 @@ def test_recipients_of_a_refused_message_are_one_error(office: Office) -> None:
     run(talk)
 
 
+def test_trouble_with_a_message_leaves_no_recipient_waiting(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMTP's client waits for a reply for each: it hears one, and the end."""
+
+    async def fail(*_: object, **__: object) -> object:
+        raise MemoryError
+
+    async def talk() -> None:
+        monkeypatch.setattr(office.reception, "commit", fail)
+        client = Client(office.session(lmtp=True))
+        client.send(MESSAGE.replace(b"EHLO", b"LHLO").replace(b"DATA", b"RCPT TO:<bob@example.test>\r\nDATA"))
+        while not client.is_closing():
+            await asyncio.sleep(0.001)
+        assert client.heard.splitlines()[-1].startswith(b"421 4.3.0 ")
+
+    run(talk)
+
+
 def test_commands_behind_a_message_wait(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     async def talk() -> None:
         durable = asyncio.Event()
