@@ -240,6 +240,26 @@ def test_messages_in_order_are_read_ahead_and_are_the_right_ones(
     run(work())
 
 
+def test_a_file_that_is_not_as_long_as_its_name_says_is_served_as_it_is(
+    disk: Callable[[Sequence[bytes]], Disk],
+) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE, ONE, ONE, ONE, ONE])
+        for number, content in (
+            (3, b"Subject: longer\n\n" + b"x" * 200_000 + b"\n"),
+            (4, b"\n.\n"),
+            (5, b""),
+        ):
+            Path(mailbox.maildir.path, "new", mailbox.names()[number - 1]).write_bytes(content)
+        maildrop = await mailbox.open()
+        sent = [text(await maildrop.retrieve(number)) for number in range(1, 6)]
+        longer = b"Subject: longer\r\n\r\n" + b"x" * 200_000 + b"\r\n"
+        assert sent == [stuffed(message) for message in (ONE, ONE, longer, b"\r\n.\r\n", b"")]
+        maildrop.close()
+
+    run(work())
+
+
 def test_no_message_is_opened_when_names_tell_sizes(
     disk: Callable[[Sequence[bytes]], Disk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
