@@ -207,12 +207,12 @@ class Server:
     def wait(self) -> int:
         """Wait until it has ended by itself; the exit code."""
         code = self.process.wait(LIMIT)
+        self._notify.close()  # first: a reader that has to tell the end waits there while ten lie unread
         for reader in self._readers:
             reader.join(LIMIT)
         for stream in (self.process.stdout, self.process.stderr):
             if stream:
                 stream.close()
-        self._notify.close()
         return code
 
     def stop(self) -> None:
