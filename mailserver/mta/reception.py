@@ -127,12 +127,9 @@ def _settle(jobs: list[_Waiting]) -> None:
     ]
     for job, outcome in zip(jobs, outcomes, strict=True):
         job.tell(outcome)
-    asyncio.get_running_loop().call_soon(_finish, jobs, outcomes)
-
-
-def _finish(jobs: list[_Waiting], outcomes: list[list[Reply | None]]) -> None:
+    loop = asyncio.get_running_loop()
     for job, outcome in zip(jobs, outcomes, strict=True):
-        job.after(outcome)
+        loop.call_soon(job.after, outcome)  # each by itself: a fault of ours is that message's alone
 
 
 class Reception:

@@ -269,3 +269,47 @@ def test_all_senders_have_their_replies_before_anything_is_logged(
     asyncio.run(asyncio.wait_for(run(), 20))
     office.close()
     assert events == ["replied"] * 3 + ["logged"] * 3
+
+
+def test_a_fault_after_the_commit_is_that_message_s_alone(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed together, and one of them cannot be logged: the queue hears of all others."""
+    office = opened(memory_path, "a group")
+    spool = spool_of(office)
+    spool.prepare()
+    reception = Reception(str(office.staging), office.committer, office.pool, spool)
+    announced: list[str] = []
+    faults: list[BaseException] = []
+    reception.queued = lambda entry: announced.append(entry.id)
+    all_there = threading.Event()
+    real_write = Staged.write
+
+    def write(staged: Staged) -> None:
+        all_there.wait(10)
+        real_write(staged)
+
+    def settled(_: object) -> None:
+        raise ValueError("nobody foresaw it")
+
+    async def run() -> list[list[Reply | None]]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: faults.append(what["exception"]))
+        sessions = []
+        for _ in range(3):
+            message = reception.begin()
+            message.staged.append(BODY)
+            commit = reception.commit(message, 1, [], [AWAY], together=True, settled=settled)
+            sessions.append(asyncio.create_task(commit))
+        while not office.committer._jobs.qsize() >= 2:  # the thread has the first one
+            await asyncio.sleep(0)
+        all_there.set()
+        outcomes = await asyncio.gather(*sessions)
+        while len(faults) < 3:
+            await asyncio.sleep(0)
+        return outcomes
+
+    monkeypatch.setattr(Staged, "write", write)
+    outcomes = asyncio.run(asyncio.wait_for(run(), 20))
+    office.close()
+    assert outcomes == [[None]] * 3
+    assert sorted(announced) == sorted(entry_id for entry_id, _ in spool.ids()) and len(announced) == 3
