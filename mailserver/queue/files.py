@@ -57,7 +57,7 @@ def envelope_of(path: str) -> bytes:
             end = os.pread(fd, most, max(0, size - most))
             if len(end) == size and end.startswith(b"{"):
                 return end  # of a hand it may have several lines
-            start = end.rfind(b"\n", 0, -1) + 1
+            start = end.rstrip().rfind(b"\n") + 1  # a hand may have left empty lines at the end
             if start:
                 break
         return end[start:]

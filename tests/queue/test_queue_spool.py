@@ -328,6 +328,16 @@ def test_text_of_a_hand(spool: Spool) -> None:
     assert spool.load("A1") == entry
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_empty_lines_of_a_hand(spool: Spool, shared: bool) -> None:
+    """Some editors leave them at the end; the envelope is the last line that is none of them."""
+    entry = accept(spool, "A1", shared=shared)
+    with open(Path(spool.root, "env", "A1"), "ab") as file:
+        file.write(b"\n \r\n")
+    assert spool.load("A1") == entry
+    assert spool.content_size(entry) == entry.size
+
+
 @pytest.mark.parametrize(
     "text",
     [
