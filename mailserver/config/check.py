@@ -118,12 +118,11 @@ def _certificates(config: Config) -> Iterator[Problem]:
 
 def _relays(config: Config) -> Iterator[Problem]:
     """Secrets and authorities that could not be used when mail is to be sent."""
-    for index, relay in enumerate(config.relays):
+    for relay in config.relays:
         if relay.secret_file is not None:
             if not relay.user:
-                yield Problem(
-                    config.file, f"relay[{index}].user", "missing: whose password is in secret_file?"
-                )
+                key = f"relay[{relay.name}].user"
+                yield Problem(config.file, key, "missing: whose password is in secret_file?")
             try:
                 read_secret(relay.secret_file)
             except SecretError as error:

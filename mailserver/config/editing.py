@@ -206,7 +206,10 @@ class Settings:
         return self._proven(before, layout.drop(before, path), intended)
 
     def _chosen(self, before: str, table: str, index: int, values: Mapping[str, str]) -> dict[str, Any]:
-        """The values of a new table: as TOML where nothing is said against that, else as bare words."""
+        """The values of a new table: as TOML where each is of its setting's kind, else as bare words.
+
+        A value of the right kind that does not go with the others is told under its table's name instead.
+        """
         meant = {key: keys.candidates(text) for key, text in values.items()}
         first = {key: candidates[0] for key, candidates in meant.items()}
         wrong = {problem.key for problem in self._problems(layout.append(before, table, first))}

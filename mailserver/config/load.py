@@ -91,15 +91,16 @@ def examine(data: bytes, directory: str) -> tuple[Config | None, list[Problem]]:
 
 def listener_problems(listeners: tuple[Listener, ...]) -> Iterator[tuple[str, str]]:
     """What no listener can show alone: (key, problem)."""
-    seen: dict[str, int] = {}
-    for index, listener in enumerate(listeners):
-        first = seen.setdefault(listener.endpoint, index)
-        if first != index:
-            yield f"listener[{index}].endpoint", f"{listener.endpoint} is listener[{first}]'s already"
+    seen: set[str] = set()
+    for listener in listeners:
+        key = f"listener[{listener.endpoint}]"
+        if listener.endpoint in seen:
+            yield f"{key}.endpoint", "another listener has this endpoint already"
+        seen.add(listener.endpoint)
         if listener.protocol == "lmtp" and parse_endpoint(listener.endpoint).port == 25:  # RFC 2033 §5
-            yield f"listener[{index}].endpoint", "expected another port than 25 for LMTP"
+            yield f"{key}.endpoint", "expected another port than 25 for LMTP"
         if listener.protocol in ("telnet", "pb"):
-            yield from ((f"listener[{index}].{key}", problem) for key, problem in _console_problems(listener))
+            yield from ((f"{key}.{name}", problem) for name, problem in _console_problems(listener))
 
 
 def _console_problems(listener: Listener) -> Iterator[tuple[str, str]]:
@@ -120,17 +121,17 @@ def twisted_trouble(error: ImportError) -> str:
 
 def relay_problems(relays: tuple[Relay, ...]) -> Iterator[tuple[str, str]]:
     """What no relay setting can show alone: (key, problem)."""
-    names: dict[str, int] = {}
+    names: set[str] = set()
     default = None
-    for index, relay in enumerate(relays):
-        key = f"relay[{index}]"
-        first = names.setdefault(relay.name, index)
-        if first != index:
-            yield f"{key}.name", f"{relay.name} is relay[{first}]'s already"
+    for relay in relays:
+        key = f"relay[{relay.name}]"
+        if relay.name in names:
+            yield f"{key}.name", "another relay has this name already"
+        names.add(relay.name)
         if relay.default and default is not None:
             yield f"{key}.default", f"relay[{default}] is the default already"
         elif relay.default:
-            default = index
+            default = relay.name
         yield from ((f"{key}.{name}", problem) for name, problem in _relay_problems(relay))
 
 

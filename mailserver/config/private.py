@@ -21,9 +21,9 @@ def misplaced(config: Config) -> Iterator[tuple[str, str]]:
     written = [("log_file", config.log_file), ("pid_file", config.pid_file)]
     yield from _within(written, [*own, config.maildirs, *read])
     secret = [os.path.join(config.directory, name) for name in _SECRET]
-    for index, relay in enumerate(config.relays):
+    for relay in config.relays:
         named = [("secret_file", relay.secret_file), ("authorities", relay.authorities)]
-        yield from _within([(f"relay[{index}].{key}", path) for key, path in named], secret)
+        yield from _within([(f"relay[{relay.name}].{key}", path) for key, path in named], secret)
 
 
 def _within(named: Sequence[tuple[str, str | None]], places: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -159,7 +159,9 @@ def test_secrets_of_relays(started):
     assert any("first line is empty" in line for line in told(started))
     file = started / "mailserver.toml"
     file.write_text(file.read_text().replace('user = "ann"\n', ""))
-    assert any("relay[0].user: missing: whose password is in secret_file?" in line for line in told(started))
+    assert any(
+        "relay[out].user: missing: whose password is in secret_file?" in line for line in told(started)
+    )
     (started / "other.secret").write_text("x")
     assert any("other.secret: not part of a configuration" in line for line in told(started))
 

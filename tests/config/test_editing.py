@@ -90,8 +90,10 @@ def test_relays(file: Path, settings: Settings) -> None:
     settings.set("relay[out].connections", "7", ANN)
     [relay] = load(str(file.parent)).relays
     assert (relay.name, relay.default, relay.connections) == ("out", True, 7)
-    with pytest.raises(EditRefused, match=r"relay\[1\]\.name: out is relay\[0\]'s already"):
+    with pytest.raises(EditRefused, match=r"relay\[out\]\.name: another relay has this name"):
         settings.add("relay", {"name": "out", "hosts": '["smtp.example.net:587"]'}, ANN)
+    with pytest.raises(EditRefused, match=r"^relay\[third\]\.default: relay\[out\] is the default already"):
+        settings.add("relay", {"name": "third", "hosts": '["127.0.0.1:26"]', "default": "true"}, ANN)
     settings.remove("relay", "out", ANN)
     assert file.read_text().strip() == render().strip()
 

@@ -108,11 +108,11 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path):
         ('hostname = "x.test"\nlistener = 1', "listener: expected [[a list of tables]], got 1"),
         (
             'hostname = "x.test"\n' + LISTENER * 2,
-            "listener[1].endpoint: tcp:127.0.0.1:2525 is listener[0]'s already",
+            "listener[tcp:127.0.0.1:2525].endpoint: another listener has this endpoint already",
         ),
         (
             'hostname = "x.test"\n' + LISTENER.replace("smtp", "lmtp").replace("2525", "25"),
-            "listener[0].endpoint: expected another port than 25 for LMTP",
+            "listener[tcp:127.0.0.1:25].endpoint: expected another port than 25 for LMTP",
         ),
         ('hostname = "x.test"\nlog_file = "a\\nb"', 'log_file: expected a path, got "a\\nb"'),
         ('hostname = "' + "a" * 300 + '"', "hostname: expected a domain name such as mail.example.org, got"),
@@ -157,7 +157,7 @@ def test_a_console_without_twisted_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     text = 'hostname = "x.test"\n' + LISTENER.replace("smtp", "pb")
     assert problems(tmp_path, text) == [
-        "listener[0].protocol: pb needs Twisted: pip install '.[console]' in the checkout, "
+        "listener[tcp:127.0.0.1:2525].protocol: pb needs Twisted: pip install '.[console]' in the checkout, "
         "by the pip of this environment"
     ]
 
@@ -284,7 +284,7 @@ def test_logs_and_process_numbers_destroy_no_file_of_the_server(tmp_path, key, p
 def test_what_is_secret_here_is_no_password_for_a_relay(tmp_path, path):
     relay = f'[[relay]]\nname = "out"\nhosts = ["x.test:587"]\nuser = "me"\nsecret_file = "{path}"\n'
     assert problems(tmp_path, f'hostname = "x.test"\n{relay}') == [
-        "relay[0].secret_file: expected a file that is not the server's own"
+        "relay[out].secret_file: expected a file that is not the server's own"
     ]
 
 

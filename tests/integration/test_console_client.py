@@ -287,4 +287,4 @@ def test_without_twisted_all_else_works(tmp_path):
         site.settings([("pb", f"unix:{site.root}/x.sock")])
         said = bare("check")
         assert said.returncode == 1
-        assert f"listener[0].protocol: pb {NEEDS_TWISTED}" in said.stdout + said.stderr
+        assert f"].protocol: pb {NEEDS_TWISTED}" in said.stdout + said.stderr

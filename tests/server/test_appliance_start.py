@@ -239,7 +239,11 @@ def test_a_second_server_on_the_same_state(site: serving.Site) -> None:
         (("smtp", "tcp:127.0.0.1:99999"), "", "listener[0].endpoint: "),
         (("smtp", "25"), "", "listener[0].endpoint: "),
         (("smpt", "unix:/x"), "", 'listener[0].protocol: expected "smtp" or '),
-        (("lmtp", "tcp:127.0.0.1:25"), "", "listener[0].endpoint: expected another port than 25 for LMTP"),
+        (
+            ("lmtp", "tcp:127.0.0.1:25"),
+            "",
+            "listener[tcp:127.0.0.1:25].endpoint: expected another port than 25 for LMTP",
+        ),
         (("smtp", "unix:/x"), "[limits]\nrecipients = 5\n", "limits.recipients: expected a whole number of"),
         (("smtp", "unix:/x"), "[limit]\n", 'limit: unknown setting; did you mean "limits"?'),
         (("smtp", "unix:/x"), "[trash]\nretention = 'for ever'\n", "trash.retention: expected a duration"),
