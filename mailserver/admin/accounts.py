@@ -24,6 +24,7 @@ from mailserver.admin.entries import (
     UserEntry,
 )
 from mailserver.admin.refused import Refused
+from mailserver.admin.sentences import number
 from mailserver.config import mail_places
 from mailserver.directory import passwords
 from mailserver.directory.database import Directory
@@ -103,7 +104,8 @@ class Accounts:
         domain = self.domain(name)
         users = sorted(self.directory.users(domain.name))
         if users and not with_users:
-            raise Refused(f"{domain.name} has {len(users)} users: remove them first, or say --with-users")
+            there = number(len(users), "user")
+            raise Refused(f"{domain.name} has {there}: remove them first, or say --with-users")
         removed = []
         for local in users:
             removed.append(self._remove_user(domain, Address(local, domain.name), delete_mail))

@@ -148,7 +148,7 @@ def test_domains_and_aliases(shell):
         "domain": "xn--bcher-kva.example",
         "users": [],
     }
-    assert "1 users" in shell.refused("domain", "remove", "example.org", "--yes")
+    assert "has 1 user:" in shell.refused("domain", "remove", "example.org", "--yes")
     [user] = shell.json("domain", "remove", "example.org", "--with-users", "--yes")["users"]
     assert user["address"] == "postmaster@example.org"
 
