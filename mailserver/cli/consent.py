@@ -11,10 +11,15 @@ from mailserver.admin.refused import Refused
 OPTION = click.Option(["-y", "--yes"], is_flag=True, help="Do not ask.")
 
 
+class Declined(Refused):
+    """The answer was no; the text is one line."""
+
+
 def require(yes: bool, question: str) -> None:
-    """Go on only with consent. Raises Refused, or click.Abort for a no."""
+    """Go on only with consent. Raises Refused; Declined for a no; click.Abort for Ctrl-C."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise Refused("no terminal to ask on; say --yes")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise Declined("nothing was changed")

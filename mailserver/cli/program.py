@@ -1,7 +1,7 @@
 """The command `mailserver` with all its subcommands, and what becomes of errors: one line and an exit code.
 
 Exit codes: 0 done; 1 it could not be done (exists already, is missing, is invalid, storage trouble, or
-nobody reads the output); 2 the command line itself is wrong; 130 interrupted.
+nobody reads the output); 2 the command line itself is wrong; 130 interrupted, or answered with no.
 Not here: what the commands do.
 """
 
@@ -18,6 +18,7 @@ import click
 
 import mailserver
 from mailserver.admin.refused import EXPECTED
+from mailserver.cli.consent import Declined
 from mailserver.cli.loading import loading
 from mailserver.pool import Busy
 from mailserver.server.privileges import PrivilegeError
@@ -78,6 +79,8 @@ class Program(click.Group):
             _fail(_usage(error), USAGE)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted", INTERRUPTED)
+        except Declined as error:
+            _fail(str(error), INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has nowhere to go
             sys.exit(FAILED)
