@@ -6,6 +6,7 @@ Not here: tables and records (`console.tables`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,7 +60,8 @@ def _added_domain(given: Given, result: Any) -> list[str]:
 
 def _removed_domain(given: Given, result: Any) -> list[str]:
     users = f", and {number(len(result['users']), 'user')}" if result["users"] else ""
-    return [f"{result['domain']} removed{users}"]
+    kept = sorted({os.path.dirname(user["kept_at"]) for user in result["users"] if user["kept_at"]})
+    return [f"{result['domain']} removed{users}", *(f"mail is kept in {path}" for path in kept)]
 
 
 def _edited(given: Given, result: Any) -> list[str]:

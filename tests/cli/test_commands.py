@@ -149,8 +149,15 @@ def test_domains_and_aliases(shell):
         "users": [],
     }
     assert "has 1 user:" in shell.refused("domain", "remove", "example.org", "--yes")
+    aside = f"{os.path.dirname(shell.directory)}/maildirs/example.org/.removed"
+    told = shell.done("domain", "remove", "example.org", "--with-users", "--yes")
+    assert told == f"example.org removed, and 1 user\nmail is kept in {aside}\n"
+    [kept] = os.listdir(aside)
+    assert kept.startswith("postmaster.")
+    shell.done("domain", "add", "example.org")
+    shell.done("user", "add", "ann@example.org", "--password-stdin", stdin="x")
     [user] = shell.json("domain", "remove", "example.org", "--with-users", "--yes")["users"]
-    assert user["address"] == "postmaster@example.org"
+    assert user["address"] == "ann@example.org"
 
 
 def test_trash_and_mailbox(shell):
