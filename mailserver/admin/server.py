@@ -13,6 +13,8 @@ from msgspec import Struct
 from mailserver.admin.refused import Refused
 from mailserver.admin.requests import Answer, Request
 
+NO_SERVER = "no server is running"
+
 
 class SessionEntry(Struct, frozen=True):
     """Somebody connected: `user` is who logged in, empty before; `since` when the connection began."""
@@ -96,4 +98,4 @@ class NoServer:
 
 
 def _refuse() -> NoReturn:
-    raise Refused("no server is running")
+    raise Refused(NO_SERVER)

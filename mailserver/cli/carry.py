@@ -19,7 +19,7 @@ from mailserver.admin.refused import Refused
 from mailserver.admin.requests import LOOKS, Answer, Request
 from mailserver.admin.requests import perform as perform_on_queue
 from mailserver.admin.roles import Operator
-from mailserver.admin.server import NoServer
+from mailserver.admin.server import NO_SERVER, NoServer
 from mailserver.admin.still_queue import StillQueue
 from mailserver.admin.table import TABLE
 from mailserver.cli import place
@@ -45,6 +45,14 @@ def perform(words: str, given: Given) -> Any:
         with logging_to(config):
             return msgspec.to_builtins(asyncio.run(_perform(config, words, given)))
     return values if TABLE[words].lists else values[0] if values else None
+
+
+def require_server(words: str) -> None:
+    """Raises Refused where no server runs; ConfigError, OSError."""
+    try:
+        client.reach(client.path_of(_config(words).maildirs))
+    except client.NobodyThere:
+        raise Refused(NO_SERVER) from None
 
 
 def watch(words: str, given: Given) -> Iterator[Any]:

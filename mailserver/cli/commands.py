@@ -34,6 +34,8 @@ WATCH = "--watch"
 ELSEWHERE = frozenset({"passwd", "whoami", "trace"})
 """Those for whoever has logged in, for here the account decides; and what is a command of its own."""
 
+ENDS_SERVER = frozenset({"drain", "stop"})
+
 
 def all_commands() -> Iterator[click.Command]:
     """A group for each topic with its commands, and the commands without a topic."""
@@ -102,6 +104,8 @@ def _run(operation: Operation) -> Callable[..., int]:
         yes = said.pop("yes", False)
         watch = said.pop("watch", False)
         given = {name: value for name, value in said.items() if value not in (None, ())}
+        if operation.words in ENDS_SERVER:
+            carry.require_server(operation.words)  # else nobody needs to be asked
         if operation.destroys:
             consent.require(yes, question(operation.words, given))
         for one in operation.parameters:

@@ -32,6 +32,11 @@ class Broken(Refused):
     """The server went away, or answered what this program does not understand."""
 
 
+def reach(path: str) -> None:
+    """Return if a server listens at `path`. Raises NobodyThere, OSError (not allowed to)."""
+    _connected(path).close()
+
+
 def ask(path: str, words: str, given: Mapping[str, object]) -> Iterator[Any]:
     """Carry out an operation on the server at `path`: its values, as they come, of plain kinds.
 

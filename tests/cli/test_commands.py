@@ -364,3 +364,8 @@ def test_a_log_that_root_makes_is_the_server_s(shell, tmp_path):
     os.chown(log, 0, 0)
     log.chmod(0o600)
     assert f"{log}: the server, as user nobody, may not write this log" in shell.run("check").stderr
+
+
+@pytest.mark.parametrize("words", ["stop", "drain"])
+def test_nobody_is_asked_about_a_server_that_does_not_run(shell, words):
+    assert shell.refused(words) == shell.refused(words, "--yes") == "no server is running"
