@@ -60,7 +60,7 @@ class Desk(Protocol):
 
     def troubles(self) -> Awaitable[Mapping[str, str]]: ...
 
-    def retry(self, entry_id: str) -> Awaitable[None]: ...
+    def retry(self, entry_id: str) -> Awaitable[bool]: ...
 
     def hold(self, entry_id: str) -> Awaitable[None]: ...
 
@@ -89,14 +89,14 @@ async def perform(desk: Desk, request: Request) -> Answer:
         return Answer(refused=f"the disk refused: {error.strerror}")
 
 
-async def _command(obey: Callable[[str], Awaitable[None]], ids: Sequence[str]) -> Answer:
-    """All at once, so that they share the syncs."""
+async def _command(obey: Callable[[str], Awaitable[bool | None]], ids: Sequence[str]) -> Answer:
+    """All at once, so that they share the syncs; False is the answer of one for which nothing was done."""
     results = await asyncio.gather(*map(obey, ids), return_exceptions=True)
     missing = [entry_id for entry_id, result in zip(ids, results, strict=True) if isinstance(result, Missing)]
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, Missing):
             raise result
-    return Answer(done=len(ids) - len(missing), missing=tuple(missing))
+    return Answer(done=len(ids) - len(missing) - results.count(False), missing=tuple(missing))
 
 
 # ---- entries as an operator sees them

@@ -107,7 +107,7 @@ _DONE: dict[str, Callable[[Given, Any], list[str]]] = {
     "alias remove": _about("{address} removed"),
     "trash restore": _messages("restored", "restored"),
     "trash purge": _messages("removed for good", "purged"),
-    "queue retry": _messages("tried now"),
+    "queue retry": _messages("due now"),
     "queue hold": _messages("held"),
     "queue release": _messages("released"),
     "queue drop": _messages("removed for good"),

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from mailserver import maillog
 from mailserver.queue.desk import Destination, Listed, State
-from mailserver.queue.entry import Entry, Queued, Status, Unreadable
+from mailserver.queue.entry import Entry, Unreadable, made_due
 from mailserver.queue.spool import Missing, Spool
 
 
@@ -42,19 +42,20 @@ class StillQueue:
         """None are known: nobody speaks with a relay."""
         return {}
 
-    async def retry(self, entry_id: str) -> None:
-        """Have it tried as soon as the queue runs; not a held one."""
+    async def retry(self, entry_id: str) -> bool:
+        """Have it tried as soon as the queue runs; whether it will be: not a held one."""
         entry = self._spool.load(entry_id)
         if not entry.held:
-            recipients = tuple(_due(queued, self._clock()) for queued in entry.recipients)
-            self._spool.store(replace(entry, recipients=recipients))
+            self._spool.store(made_due(entry, self._clock()))
+        return not entry.held
 
     async def hold(self, entry_id: str) -> None:
         self._spool.store(replace(self._spool.load(entry_id), held=True))
         maillog.event("held", id=entry_id)
 
     async def release(self, entry_id: str) -> None:
-        self._spool.store(replace(self._spool.load(entry_id), held=False))
+        entry = self._spool.load(entry_id)
+        self._spool.store(replace(made_due(entry, self._clock()), held=False))
         maillog.event("released", id=entry_id)
 
     async def drop(self, entry_id: str) -> None:
@@ -69,7 +70,3 @@ class StillQueue:
             return Listed(entry_id, State.UNREADABLE, due, None)
         state = State.HELD if entry.held else State.DEFERRED if due > self._clock() else State.WAITING
         return Listed(entry_id, state, due, entry)
-
-
-def _due(queued: Queued, now: float) -> Queued:
-    return replace(queued, due=now) if queued.status is Status.PENDING else queued

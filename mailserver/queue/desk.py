@@ -7,16 +7,18 @@ Not here: words and phrases for it (`admin`).
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
 from mailserver import maillog
 from mailserver.pool import Pool
-from mailserver.queue.entry import Entry, Unreadable
+from mailserver.queue.entry import Entry, Unreadable, made_due
 from mailserver.queue.round import Command
 from mailserver.queue.runner import Runner
 from mailserver.queue.spool import Missing, Spool
@@ -65,6 +67,7 @@ class Desk:
         self._troubles = troubles
         self._spool = spool
         self._pool = pool
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def listing(self, most: int, after: str = "") -> list[Listed]:
         """Up to `most` entries in the order of their ids, those after `after`."""
@@ -98,36 +101,54 @@ class Desk:
         """What keeps relays from taking mail until an operator puts it right, by their names."""
         return self._troubles()
 
-    async def retry(self, entry_id: str) -> None:
-        """Try an entry now, whatever its schedule and its destination's troubles are; not a held one."""
-        if entry_id not in self._runner.rounds:
-            await self._pool.run(self._spool.check, entry_id)
+    async def retry(self, entry_id: str) -> bool:
+        """Make an entry due now, whatever its schedule and its destination's troubles are; whether it is: a
+        held one is not. Whoever runs the queue next finds it so. Raises Unreadable, too."""
+        async with self._turn(entry_id):
+            round_ = self._runner.rounds.get(entry_id)
+            if round_ is not None:
+                return round_.command is None
+            with self._runner.intake.claim(entry_id):
+                entry = await self._pool.run(self._spool.load, entry_id)
+                if entry.held:
+                    return False
+                await self._runner.ledger.store(made_due(entry, self._runner.clock()))
             self._runner.intake.force([entry_id])
+            return True
 
     async def hold(self, entry_id: str) -> None:
         """Keep an entry, and do not try it until it is released. Raises Unreadable, too."""
-        if not self._command(entry_id, Command.HOLD):
-            with self._runner.intake.claim(entry_id):
-                entry = await self._pool.run(self._spool.load, entry_id)
-                await self._runner.ledger.store(replace(entry, held=True))
-        maillog.event("held", id=entry_id)
+        async with self._turn(entry_id):
+            if not self._command(entry_id, Command.HOLD):
+                with self._runner.intake.claim(entry_id):
+                    entry = await self._pool.run(self._spool.load, entry_id)
+                    await self._runner.ledger.store(replace(entry, held=True))
+            maillog.event("held", id=entry_id)
 
     async def release(self, entry_id: str) -> None:
-        """Let a held entry go; it is tried now. Raises Unreadable, too."""
-        if not self._command(entry_id, None):
-            with self._runner.intake.claim(entry_id):
-                entry = await self._pool.run(self._spool.load, entry_id)
-                await self._runner.ledger.store(replace(entry, held=False))
-            self._runner.intake.force([entry_id])
-        maillog.event("released", id=entry_id)
+        """Let a held entry go; it is due now. Raises Unreadable, too."""
+        async with self._turn(entry_id):
+            if not self._command(entry_id, None):
+                with self._runner.intake.claim(entry_id):
+                    entry = await self._pool.run(self._spool.load, entry_id)
+                    due = made_due(entry, self._runner.clock())
+                    await self._runner.ledger.store(replace(due, held=False))
+                self._runner.intake.force([entry_id])
+            maillog.event("released", id=entry_id)
 
     async def drop(self, entry_id: str) -> None:
         """Remove an entry; nobody is told."""
-        if not self._command(entry_id, Command.DROP):
-            with self._runner.intake.claim(entry_id):
-                await self._pool.run(self._spool.check, entry_id)
-                await self._runner.ledger.remove(entry_id)
-            maillog.event("dropped", id=entry_id)
+        async with self._turn(entry_id):
+            if not self._command(entry_id, Command.DROP):
+                with self._runner.intake.claim(entry_id):
+                    await self._pool.run(self._spool.check, entry_id)
+                    await self._runner.ledger.remove(entry_id)
+                maillog.event("dropped", id=entry_id)
+
+    def _turn(self, entry_id: str) -> asyncio.Lock:
+        """Commands for one entry come one after the other, or one would write what it read before another
+        changed it: a message held a moment ago would leave, one that was dropped come back."""
+        return self._turns.setdefault(entry_id, asyncio.Lock())
 
     def _command(self, entry_id: str, command: Command | None) -> bool:
         """Tell it to an entry at work; whether it is."""

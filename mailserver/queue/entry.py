@@ -15,6 +15,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from mailserver.mail.address import Address, is_path
 from mailserver.mail.envelope import Envelope, Recipient
@@ -167,6 +168,14 @@ def begin(
         forwarded_by=envelope.forwarded_by,
         inside=inside,
     )
+
+
+def made_due(entry: Entry, now: float) -> Entry:
+    """The entry with all that is left to do due now, for its operator says so; a held one stays held."""
+    recipients = tuple(
+        replace(queued, due=now) if queued.status is Status.PENDING else queued for queued in entry.recipients
+    )
+    return replace(entry, recipients=recipients, report_due=min(entry.report_due, now))
 
 
 def encode(entry: Entry) -> bytes:

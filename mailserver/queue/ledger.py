@@ -37,16 +37,21 @@ class Ledger:
         self._writer: asyncio.Task[None] | None = None
         self._removed: list[str] = []
         self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def close(self) -> None:
-        """Sweep what is left, once; the next start does what this cannot."""
+        """Take no change more, for another may run the queue now; end those under way. Sweep what is left,
+        once; the next start does what this cannot."""
+        self._closed = True
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(Busy, OSError):
                 await self._pool.run(self._spool.sweep, self._removed)
 
     async def store(self, entry: Entry) -> None:
-        """Replace an entry; durable when this returns. Raises OSError, Busy."""
+        """Replace an entry; durable when this returns. Raises OSError; Busy, once closed always."""
         await self._change(entry.id, entry)
 
     async def remove(self, entry_id: str) -> None:
@@ -57,6 +62,8 @@ class Ledger:
         await self._change(entry_id, None)
 
     async def _change(self, entry_id: str, entry: Entry | None) -> None:
+        if self._closed:
+            raise Busy("the queue is handed over")
         change = self._changes.setdefault(entry_id, _Change())
         change.entry = entry
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -7,6 +7,7 @@ import os
 import destinations
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from mailserver.admin import control
 from mailserver.admin.queue import Office
@@ -124,6 +125,17 @@ def test_a_retry_is_due_at_once_when_the_queue_runs_again(spool):
     assert recipient.next_attempt == "2023-11-14T22:21:40+00:00"
     [entry] = office(spool).entries()
     assert entry.state == "deferred"
+
+
+def test_a_released_message_is_due_at_once_when_the_queue_runs_again(spool):
+    put(spool, "M1")
+    entry = spool.load("M1")
+    [queued] = entry.recipients
+    spool.store(replace(entry, recipients=(replace(queued, due=NOW + 5000),)))
+    office(spool).command("hold", ["M1"])
+    assert office(spool).command("retry", ["M1"]).done == 0
+    office(spool).command("release", ["M1"])
+    assert dict(spool.ids()) == {"M1": NOW}
 
 
 def test_dropped_messages_are_gone_with_their_content(spool):

@@ -70,7 +70,7 @@ def test_a_queue_at_rest(site):
         assert done(site, "queue", "destinations") == ""
     assert done(site, "queue", "hold", "M1", "M2") == "2 messages held\n"
     assert json.loads(done(site, "queue", "release", "M1", "--json")) == {"done": 1}
-    assert done(site, "queue", "retry", "--all") == "1 message tried now\n"  # held ones stay held
+    assert done(site, "queue", "retry", "--all") == "1 message due now\n"  # held ones stay held
     states = {entry["id"]: entry["state"] for entry in json.loads(done(site, "queue", "list", "--json"))}
     assert states == {"M1": "waiting", "M2": "held"}
     shown = json.loads(done(site, "queue", "show", "M2", "--json"))
@@ -100,7 +100,7 @@ def test_beside_a_running_server(site):
         server.event("delivery", id="M1", outcome="deferred")
         while json.loads(done(site, "queue", "list", "--json"))[0]["state"] != "deferred":
             pass
-        assert done(site, "queue", "retry", "--all") == "1 message tried now\n"
+        assert done(site, "queue", "retry", "--all") == "1 message due now\n"
         server.event("delivery", id="M1", outcome="deferred")
         [entry] = json.loads(done(site, "queue", "list", "--json"))
         assert entry["reply"].startswith("4.4.1 ")

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailserver.admin.requests import Request, perform
+from mailserver.mail.reply import Reply
+from mailserver.pool import Busy
 from mailserver.queue.courier import Delivery, Kind, Outcome, Pace
 from mailserver.queue.desk import State
 from mailserver.queue.spool import Missing
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 OK = Outcome(Kind.DELIVERED, 250, "2.0.0", "taken", "mx.far.test")
 LATER = Outcome(Kind.DEFERRED, 450, "4.2.0", "not now", "mx.far.test")
+REFUSED = Outcome(Kind.FAILED, 550, "5.1.1", "no such user", "mx.far.test")
 DEAD = Outcome(Kind.DEFERRED, 0, "4.4.1", "connection refused", "mx.far.test", unreachable=True)
 
 
@@ -155,6 +159,107 @@ def test_retry_all(world: World) -> None:
     held = world.accept("x@far.test")
     world.run(story())
     assert world.ids() == [held]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("command", ["retry", "release"])
+def test_what_is_due_now_is_so_for_who_runs_the_queue_next(world: World, command: str, shared: bool) -> None:
+    """The rate of its destination makes it wait, and before it has gone the queue is handed over."""
+
+    async def story() -> None:
+        await asyncio.sleep(1)
+        if command == "release":
+            await world.desk.hold(entry_id)
+        await getattr(world.desk, command)(entry_id)
+        assert world.spool.load(entry_id).due <= world.clock()
+        await asyncio.sleep(1)
+        assert len(world.courier.attempts) == 1
+
+    world.courier.answer = lambda delivery: LATER
+    world.paces["far.test"] = Pace(rate=0.01)
+    entry_id = world.accept("x@far.test", shared=shared)
+    world.run(story())
+    world.courier.answer = lambda delivery: OK
+    world.run(asyncio.sleep(1))
+    assert world.ids() == []
+
+
+def test_retry_of_more_than_a_destination_has_room_for(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(60)
+        for entry_id in world.ids():
+            await world.desk.retry(entry_id)
+        await asyncio.sleep(60)
+
+    world.courier.answer = lambda delivery: LATER
+    world.paces["far.test"] = Pace(connections=1, rate=1)
+    for number in range(30):
+        world.accept(f"u{number}@far.test")
+    world.run(story())
+    assert len(world.courier.attempts) == 60
+
+
+@pytest.mark.parametrize("command", ["retry", "release"])
+def test_a_report_that_is_owed_is_due_now(world: World, command: str) -> None:
+    async def story() -> None:
+        await asyncio.sleep(1)
+        if command == "release":
+            await world.desk.hold(entry_id)
+        await getattr(world.desk, command)(entry_id)
+        assert world.spool.load(entry_id).due <= world.clock()
+
+    world.courier.answer = lambda delivery: REFUSED
+    world.post_reply = Reply(451, "4.3.0", "not now")
+    entry_id = world.accept("x@far.test")
+    world.run(story())
+
+
+def test_a_held_message_is_not_said_to_be_due(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(1)
+        assert (await perform(world.desk, Request("retry", (held, other)))).done == 2
+        await asyncio.sleep(1)
+        await world.desk.hold(held)
+        assert (await perform(world.desk, Request("retry", (held, other)))).done == 1
+        assert world.spool.load(held).held
+
+    world.courier.answer = lambda delivery: LATER
+    held, other = world.accept("x@far.test"), world.accept("y@far.test")
+    world.run(story())
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [("hold", "retry"), ("retry", "hold"), ("drop", "retry"), ("drop", "release"), ("release", "drop")],
+)
+def test_two_commands_at_once(world: World, commands: tuple[str, str]) -> None:
+    """Neither is undone by the other's older look at the entry."""
+
+    async def story() -> None:
+        await asyncio.sleep(1)
+        asked = [getattr(world.desk, command)(entry_id) for command in commands]
+        for result in await asyncio.gather(*asked, return_exceptions=True):
+            assert not isinstance(result, Exception) or isinstance(result, Missing)
+        await asyncio.sleep(100)
+
+    world.courier.answer = lambda delivery: LATER
+    entry_id = world.accept("x@far.test")
+    world.run(story())
+    if "drop" in commands:
+        assert world.ids() == []
+    else:
+        assert world.spool.load(entry_id).held
+
+
+def test_no_command_changes_the_queue_once_it_is_handed_over(world: World) -> None:
+    world.courier.answer = lambda delivery: LATER
+    entry_id = world.accept("x@far.test")
+    world.run(asyncio.sleep(1))
+    before = world.spool.load(entry_id)
+    for command in ("retry", "hold", "release", "drop"):
+        with pytest.raises(Busy):
+            world.loop.run_until_complete(getattr(world.desk, command)(entry_id))
+    assert world.spool.load(entry_id) == before
 
 
 def test_drop(world: World) -> None:

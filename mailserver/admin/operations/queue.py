@@ -120,9 +120,9 @@ _IDS = Parameter("ids", QUEUE_ID, "As `queue list` shows them.", needed=False, m
 _ALL = Parameter("all", FLAG, "All of them.", needed=False, option=True)
 _LOOKS = frozenset({Role.DOMAIN_ADMIN, Role.HELP_DESK, Role.AUDITOR})
 _COMMANDS: tuple[tuple[Verb, str], ...] = (
-    ("retry", "Try messages now, whatever their schedule says; held ones stay held."),
+    ("retry", "Make messages due now, whatever their schedule says; held ones stay held."),
     ("hold", "Keep messages until they are released."),
-    ("release", "Let held messages go; they are tried now."),
+    ("release", "Let held messages go; they are due now."),
     ("drop", "Remove messages for good; their senders hear nothing."),
 )
 
