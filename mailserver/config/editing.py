@@ -79,8 +79,11 @@ class Settings:
         return self._file.read().decode(errors="replace")
 
     def history(self) -> list[Version]:
-        """All versions that are kept, the oldest first."""
-        return self._file.history.versions()
+        """All versions that are kept, the oldest first. ConfigError: there is neither one nor a file."""
+        versions = self._file.history.versions()
+        if not versions:
+            self._file.read()
+        return versions
 
     def diff(self, number: int | None = None) -> str:
         """What differs between a version and the file now, as a unified diff; by default, the last change."""
@@ -146,7 +149,10 @@ class Settings:
         """
         with _told():
             former = self._file.history.text(number)
-            self._require_valid(document.decoded(former))
+            try:
+                self._require_valid(document.decoded(former))
+            except (EditRefused, LayoutError) as error:
+                raise EditRefused(f"version {number} is no configuration: {error}") from None
         what = f"rollback to {number}"
         if confirm is None:
             with _told():
@@ -206,10 +212,7 @@ class Settings:
         return self._proven(before, layout.drop(before, path), intended)
 
     def _chosen(self, before: str, table: str, index: int, values: Mapping[str, str]) -> dict[str, Any]:
-        """The values of a new table: as TOML where each is of its setting's kind, else as bare words.
-
-        A value of the right kind that does not go with the others is told under its table's name instead.
-        """
+        """The values of a new table: as TOML where they are of their settings' kinds, else as bare words."""
         meant = {key: keys.candidates(text) for key, text in values.items()}
         first = {key: candidates[0] for key, candidates in meant.items()}
         wrong = {problem.key for problem in self._problems(layout.append(before, table, first))}

@@ -90,7 +90,7 @@ class History:
         try:
             return _text(self._path(number))
         except FileNotFoundError:
-            raise HistoryError(f"no version {number}") from None
+            raise HistoryError(f"no version {number} in {self.directory}") from None
 
     def front(self, number: int) -> str:
         """By which front end a version, which there is, was made."""

@@ -402,6 +402,25 @@ def test_what_is_no_configuration_is_kept_only_when_it_is_replaced(file: Path, s
     assert [one.number for one in settings.history()] == [1]
     settings.rollback(1, ANN)
     assert [one.front for one in settings.history()] == ["by hand", "by hand", "telnet"]
+    with pytest.raises(EditRefused, match=r"^version 2 is no configuration: no valid TOML"):
+        settings.rollback(2, ANN)
+    file.write_bytes(b"\xff")
+    settings.rollback(1, ANN)
+    with pytest.raises(EditRefused, match=r"^version 4 is no configuration: mailserver\.toml is no UTF-8"):
+        settings.rollback(4, ANN)
+    file.write_text("hostname = 7\n")
+    settings.rollback(1, ANN)
+    with pytest.raises(EditRefused, match=r"^version 6 is no configuration: hostname: expected"):
+        settings.rollback(6, ANN)
+
+
+def test_where_nothing_is_the_place_is_told(file: Path, settings: Settings) -> None:
+    assert settings.history() == []
+    file.unlink()
+    with pytest.raises(ConfigError, match=f"^{file}: no such file; `mailserver init DOMAIN` makes one$"):
+        settings.history()
+    with pytest.raises(EditRefused, match=f"^no version 30 in {file.parent}/.history$"):
+        settings.rollback(30, ANN)
 
 
 def test_a_number_of_thousands_of_digits_is_none(file: Path, settings: Settings) -> None:
