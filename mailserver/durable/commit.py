@@ -270,11 +270,11 @@ class Committer:
         directories = Directories()
         ready = [job for job in ready if _attempt(job, partial(job.link, directories))]
         ready = self._sync_directories(ready, directories)
-        for report in {job.report for job in jobs}:
-            report([job for job in jobs if job.report is report])
         directories.close()
         for job in ready:
             job.staged.discard()
+        for report in {job.report for job in jobs}:
+            report([job for job in jobs if job.report is report])
 
     def _sync_contents(self, jobs: list[Job]) -> list[Job]:
         """The jobs whose content is durable. Where syncfs fails, each file tells if it is concerned."""
