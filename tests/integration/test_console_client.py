@@ -57,6 +57,11 @@ def begun() -> Iterator[Begun]:
             yield Begun(site, server, *addresses)
 
 
+def _hear_ctrl_c() -> None:
+    """A shell's background job, which tests may be, ignores it, and so would all it begins."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program in a window of its own."""
 
@@ -68,6 +73,7 @@ class Terminal:
             stdout=its_end,
             stderr=its_end,
             start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
             env={**os.environ, "TERM": "dumb", **environment},
         )
         os.close(its_end)
