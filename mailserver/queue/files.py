@@ -18,7 +18,8 @@ def open_regular(path: str) -> int:
     """A descriptor of a regular file; of what somebody else put there, such as a FIFO, none, at once."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _regular(os.fstat(fd))
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file")
     except OSError:
         os.close(fd)
         raise
@@ -63,9 +64,3 @@ def envelope_of(path: str) -> bytes:
         return end[start:]
     finally:
         os.close(fd)
-
-
-def _regular(status: os.stat_result) -> os.stat_result:
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file")
-    return status

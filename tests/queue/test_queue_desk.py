@@ -161,6 +161,14 @@ def test_retry_all(world: World) -> None:
     assert world.ids() == [held]
 
 
+async def make_due(world: World, command: str, entry_id: str) -> None:
+    """By a retry, or by the release of a message that was held; the disk has it so."""
+    if command == "release":
+        await world.desk.hold(entry_id)
+    await getattr(world.desk, command)(entry_id)
+    assert world.spool.load(entry_id).due <= world.clock()
+
+
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("command", ["retry", "release"])
 def test_what_is_due_now_is_so_for_who_runs_the_queue_next(world: World, command: str, shared: bool) -> None:
@@ -168,10 +176,7 @@ def test_what_is_due_now_is_so_for_who_runs_the_queue_next(world: World, command
 
     async def story() -> None:
         await asyncio.sleep(1)
-        if command == "release":
-            await world.desk.hold(entry_id)
-        await getattr(world.desk, command)(entry_id)
-        assert world.spool.load(entry_id).due <= world.clock()
+        await make_due(world, command, entry_id)
         await asyncio.sleep(1)
         assert len(world.courier.attempts) == 1
 
@@ -203,10 +208,7 @@ def test_retry_of_more_than_a_destination_has_room_for(world: World) -> None:
 def test_a_report_that_is_owed_is_due_now(world: World, command: str) -> None:
     async def story() -> None:
         await asyncio.sleep(1)
-        if command == "release":
-            await world.desk.hold(entry_id)
-        await getattr(world.desk, command)(entry_id)
-        assert world.spool.load(entry_id).due <= world.clock()
+        await make_due(world, command, entry_id)
 
     world.courier.answer = lambda delivery: REFUSED
     world.post_reply = Reply(451, "4.3.0", "not now")
