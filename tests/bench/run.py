@@ -31,10 +31,12 @@ from target import Target, TargetFailed, Unavailable
 from target_aiosmtpd import Aiosmtpd
 from target_mailserver import Mailserver
 from target_pair import Pair
+from target_sketch import Sketch
 
-TARGETS: dict[str, type[Target]] = {kind.name: kind for kind in (Mailserver, Pair, Aiosmtpd)}
+TARGETS: dict[str, type[Target]] = {kind.name: kind for kind in (Mailserver, Pair, Aiosmtpd, Sketch)}
 REFERENCE = Pair.name
 OURS = Mailserver.name
+USUAL = [Mailserver.name, Pair.name, Aiosmtpd.name]
 
 
 def _arguments() -> argparse.Namespace:
@@ -46,7 +48,11 @@ def _arguments() -> argparse.Namespace:
         "--cells", type=_names, metavar="A,B", help=f"of {', '.join(c.id for c in plan.FULL)}"
     )
     parser.add_argument(
-        "--targets", type=_names, metavar="A,B", default=[*TARGETS], help=f"of {', '.join(TARGETS)}"
+        "--targets",
+        type=_names,
+        metavar="A,B",
+        default=USUAL,
+        help=f"of {', '.join(TARGETS)}; all but sketch",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="default 3, with --short 2")
     parser.add_argument("--json", metavar="FILE", help="also write every sample there")
@@ -146,7 +152,7 @@ def _tell(report: Report, arguments: argparse.Namespace) -> None:
 
 def _trace(arguments: argparse.Namespace) -> int:
     """Every named target that is one process family of Python; by default this server."""
-    names = arguments.targets if len(arguments.targets) < len(TARGETS) else [OURS]
+    names = arguments.targets if arguments.targets != USUAL else [OURS]
     with _state(arguments.state) as state:
         for name in names:
             directory = os.path.join(state, name)
