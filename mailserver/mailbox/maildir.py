@@ -56,7 +56,14 @@ class Maildir:
         return trouble.label(self.path)
 
     def exists(self) -> bool:
-        return all(os.path.isdir(os.path.join(self.path, name)) for name in ("new", "cur"))
+        """Whether anything was ever delivered. Raises OSError where that cannot be told."""
+        try:
+            os.stat(self.path)
+        except FileNotFoundError:
+            if os.path.islink(self.path):  # moved to where nothing is now: that hides mail
+                raise
+            return False
+        return True
 
     def create(self) -> None:
         """Make what is missing of the mailbox, durably; harmless for one that is whole. Raises OSError.
@@ -126,7 +133,9 @@ class Maildir:
         if (size := message.wire_size) is not None:
             return size
         if self._listed is None:
-            self._listed = dovecot.wire_sizes(self.path)
+            self._listed = {}
+            with contextlib.suppress(OSError):  # it spares counting; without it no mail is hidden
+                self._listed = dovecot.wire_sizes(self.path)
         if (size := self._listed.get(message.unique)) is not None:
             return size
         return self._count(message)

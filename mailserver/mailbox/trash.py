@@ -24,6 +24,8 @@ from mailserver.mailbox.maildir import Gone, Maildir
 from mailserver.mailbox.names import Message, unique_name, with_flags
 from mailserver.mailbox.tree import TRASH, Directories, make_folder, messages_in, opened
 
+MOST_NAME = 255  # octets; NAME_MAX of Linux
+
 
 class Trashed(NamedTuple):
     """A message in Trash: `size` in octets on disk, `trashed_at` in seconds since the epoch."""
@@ -159,5 +161,7 @@ def _move(place: Message, source: int, trash: int) -> int:
     name = with_flags(place.name, place.flags.replace("T", ""))
     if os.access(name, os.F_OK, dir_fd=trash):  # a copy by another program: keep both
         name = name.replace(place.unique, unique_name(), 1)
+    if len(os.fsencode(name)) > MOST_NAME:  # it came without flags
+        name = with_flags(unique_name(), place.flags.replace("T", ""))
     os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
     return size

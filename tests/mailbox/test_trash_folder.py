@@ -46,6 +46,16 @@ def test_the_folder_is_a_maildir_folder(maildir: Maildir, deliver: Deliver) -> N
     assert inside(maildir, ".Trash").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_name_too_long_for_flags_is_no_hindrance(maildir: Maildir) -> None:
+    maildir.create()
+    inside(maildir, "new", "m" * 255).write_bytes(b"long\n")
+    trash = Trash(maildir)
+    assert trash.discard(*maildir.scan()) == []
+    (trashed,) = trash.list()
+    restored = trash.restore(trashed.unique)
+    assert b"".join(maildir.read_wire(restored)) == b"long\r\n"
+
+
 def test_a_folder_made_by_another_program_is_used(maildir: Maildir, deliver: Deliver) -> None:
     maildir.create()
     shutil.rmtree(inside(maildir, ".Trash"))

@@ -340,6 +340,44 @@ def test_a_mailbox_that_was_never_delivered_to_is_empty(tmp_path: Path, pool: Po
     run(work())
 
 
+def test_a_mailbox_that_is_not_whole_hides_no_mail(disk: Callable[[Sequence[bytes]], Disk]) -> None:
+    async def work() -> None:
+        mailbox = disk([ONE])
+        mailbox.see_all()
+        Path(mailbox.maildir.path, "new").rmdir()
+        maildrop = await mailbox.open()
+        assert text(await maildrop.retrieve(1)) == stuffed(ONE)
+        maildrop.close()
+
+    run(work())
+
+
+def test_a_mailbox_moved_to_where_nothing_is_is_trouble(tmp_path: Path, pool: Pool) -> None:
+    (tmp_path / "ann").symlink_to(tmp_path / "not-mounted" / "ann")
+
+    async def work() -> None:
+        with pytest.raises(Unavailable):
+            await MailboxMaildrop(lambda: Maildir(str(tmp_path / "ann")), pool).open()
+
+    run(work())
+
+
+def test_a_list_of_dovecots_that_cannot_be_read_hides_no_mail(
+    disk: Callable[[Sequence[bytes]], Disk],
+) -> None:
+    async def work() -> None:
+        mailbox = disk([])
+        mailbox.deliver("1001.M1P1Q1.host", ONE, sizes=False)
+        os.mkfifo(Path(mailbox.maildir.path, "dovecot-uidlist"))
+        maildrop = await mailbox.open()
+        assert list(maildrop.sizes) == [len(ONE)]
+        with pytest.raises(Unavailable):  # other ids would be worse
+            await maildrop.unique_ids()
+        maildrop.close()
+
+    run(work())
+
+
 def test_no_mailbox_any_more_is_trouble(pool: Pool) -> None:
     async def work() -> None:
         with pytest.raises(Unavailable):
