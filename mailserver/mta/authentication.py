@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import hmac
-import os
 import time
 from typing import NamedTuple, Protocol
 
@@ -80,7 +79,8 @@ class Authenticator:
         self._failure_delay = failure_delay
         self._clock = clock
         self._sleep = sleep
-        self._verified = Verified(remember, clock)
+        counts = counts or Counts()
+        self._verified = Verified(remember, clock, counts)
         self._sources = Sources(clock, sleep, counts)
 
     async def login(self, name: str, password: str, source: str, protocol: str | None = None) -> Login:
@@ -117,7 +117,7 @@ class Authenticator:
         address, network = self._address(name), network_of(source)
         if user := self._at_once(address, password, network):
             return Login(Outcome.OK, user), self._clock()  # no guess, so it waits behind none
-        line = self._sources.line(source)
+        line = self._sources.line(network)
         async with line.turn():
             began = self._clock()
             user = self._user(address)
@@ -132,6 +132,7 @@ class Authenticator:
                 line.failed()
                 return Login(Outcome.WRONG), began
         self._verified.add(user, password, network)
+        self._sources.no_guess(network, user.address)
         if verdict.outdated and self._upgrade:
             await self._renew(user, password)
         return Login(Outcome.OK, user), began
@@ -190,35 +191,28 @@ def _log(outcome: str, name: str, source: str, protocol: str | None, reason: str
 
 
 class Verified:
-    """Logins that were right a moment ago, so that clients which poll each minute cost nothing.
+    """Logins that were right a moment ago, in any process: clients which poll each minute cost nothing.
 
-    Keyed by an HMAC of network, user, stored hash and password under a key of this process: no password is
-    kept, and a changed hash makes the entry unreachable. Only right passwords are here, and each only for
-    the network it came from: elsewhere, where it passes no line of guessers, it would confirm a guess.
+    Keyed by an HMAC of network, user, stored hash and password under a key of the server's processes: no
+    password is kept, and a changed hash makes the entry unreachable. Only right passwords are here, and each
+    only for the network it came from: elsewhere, where it passes no line of guessers, it would confirm a
+    guess.
     """
 
-    MOST = 10_000
-
-    def __init__(self, seconds: float, clock: Clock) -> None:
+    def __init__(self, seconds: float, clock: Clock, counts: Counts) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._key = os.urandom(32)
-        self._until: dict[bytes, float] = {}  # in the order of expiry, as all have the same time to live
+        self._key = counts.key
+        self._logins = counts.logins  # when each ends
 
     def knows(self, user: User, password: str, network: str) -> bool:
-        return self._until.get(self._token(user, password, network), 0.0) > self._clock()
+        row = self._logins.find(self._token(user, password, network))
+        return row is not None and row[0] > self._clock()
 
     def add(self, user: User, password: str, network: str) -> None:
         now = self._clock()
-        token = self._token(user, password, network)
-        self._until.pop(token, None)
-        while self._until:
-            oldest = next(iter(self._until))
-            if self._until[oldest] > now and len(self._until) < self.MOST:
-                break
-            del self._until[oldest]
-        self._until[token] = now + self._seconds
+        self._logins.take(self._token(user, password, network), now)[0] = now + self._seconds
 
-    def _token(self, user: User, password: str, network: str) -> bytes:
+    def _token(self, user: User, password: str, network: str) -> str:
         text = "\0".join((network, user.address, user.password, password))  # a NUL is in the last one at most
-        return hmac.digest(self._key, text.encode(errors="surrogatepass"), "sha256")
+        return hmac.digest(self._key, text.encode(errors="surrogatepass"), "sha256").hex()

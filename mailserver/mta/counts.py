@@ -10,10 +10,12 @@ Not here: what is counted, and what follows from it (`mta.allowance`, `mta.guess
 from __future__ import annotations
 
 import mmap
+import os
 
 WAYS = 8  # rows among which a key finds its place
 USERS = 1 << 17  # rows of messages sent: 6 MiB once all are in use
 NETWORKS = 1 << 16  # rows of guesses, by network, and by network and user
+LOGINS = 1 << 16  # rows of right passwords: 1.5 MiB
 
 
 class Rows:
@@ -30,7 +32,10 @@ class Rows:
     def find(self, key: str) -> memoryview[float] | None:
         """The numbers of `key`; None if it has no row. Not to be kept: the row may become another's."""
         mark = _mark(key)
-        return next((self._row(at) for at in self._places(mark) if self._keys[at] == mark), None)
+        for at in self._places(mark):
+            if self._keys[at] == mark:
+                return self._row(at)
+        return None
 
     def take(self, key: str, now: float) -> memoryview[float]:
         """The numbers of `key`, which has a row from now on."""
@@ -59,9 +64,12 @@ def _mark(key: str) -> int:
 
 
 class Counts:
-    """Messages that users sent (`allowance`), guesses of networks, and tries in vain (`guesses`)."""
+    """Messages that users sent (`allowance`), guesses of networks, tries in vain (`guesses`), and logins that
+    were right (`authentication`), which have a `key` of all processes."""
 
     def __init__(self) -> None:
         self.messages = Rows(4, USERS)
         self.guesses = Rows(3, NETWORKS)
         self.misses = Rows(1, NETWORKS)
+        self.logins = Rows(1, LOGINS)
+        self.key = os.urandom(32)

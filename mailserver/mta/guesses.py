@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 
 from mailserver.mta.counts import Counts, Rows
 
@@ -105,20 +105,25 @@ class Sources:
         self._sleep = sleep
         self._lines: OrderedDict[str, Line] = OrderedDict()
 
-    def line(self, source: str) -> Line:
-        key = network_of(source)
-        line = self._lines.get(key)
+    def line(self, network: str) -> Line:
+        line = self._lines.get(network)
         if line is None:
-            line = self._lines[key] = Line(key, self._counts.guesses, self._clock, self._sleep)
+            line = self._lines[network] = Line(network, self._counts.guesses, self._clock, self._sleep)
             if len(self._lines) > self.MOST:
                 self._lines.popitem(last=False)
-        self._lines.move_to_end(key)
+        self._lines.move_to_end(network)
         return line
 
     def in_vain(self, network: str, user: str) -> None:
         """Somebody there said a password of `user` that is not remembered: his own, or a guess."""
         now = self._clock()
         self._counts.misses.take(f"{network} {user}", now)[0] = now + self.SHUT
+
+    def no_guess(self, network: str, user: str) -> None:
+        """It was his own, and is remembered by now."""
+        row = self._counts.misses.find(f"{network} {user}")
+        if row is not None:
+            row[0] = 0.0
 
     def was_in_vain(self, network: str, user: str) -> bool:
         """Whether that was so lately: then whoever comes from there stands in line."""
@@ -128,10 +133,10 @@ class Sources:
 
 def network_of(source: str) -> str:
     """Who is meant by one source: an IPv4 address, an IPv6 /64 (what one customer has), a socket's name."""
+    if ":" not in source:
+        return source
     try:
-        address = ip_address(source)
+        address = IPv6Address(source)
     except ValueError:
         return source
-    if address.version == 6:
-        return str(address.ipv4_mapped or address.packed[:8].hex())
-    return str(address)
+    return str(address.ipv4_mapped or address.packed[:8].hex())

@@ -17,6 +17,7 @@ from mailserver.directory import Directory, passwords
 from mailserver.mail.address import Address
 from mailserver.mta import guesses
 from mailserver.mta.authentication import Authenticator, Login, Outcome, Verified
+from mailserver.mta.counts import Counts
 from mailserver.pool import Busy, Pool
 
 SSHA = "{SSHA}fqwy2eYTg1eu6XFNklJifEBjHMUIy+Se"  # "test"
@@ -526,23 +527,30 @@ def test_right_password_is_hashed_once_for_each_network(world: World) -> None:
     assert len(world.pool.verified) == 3
 
 
-def test_memory_of_logins_is_bounded_and_holds_no_password(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Verified, "MOST", 10)
-    verified = Verified(300, world.time.clock)
+def test_owner_who_was_hashed_asks_the_memory_at_once(world: World) -> None:
+    """Not remembered yet, his password looked like a guess; it was none."""
+    assert world.one("ann@example.org") is Outcome.OK
+    guesses = [world.login("nobody@example.org", f"guess{number}") for number in range(120)]
+    assert world.run(*guesses, world.login("ann@example.org"))[-1] == (Outcome.OK, 0.0)
+
+
+def test_memory_of_logins_ends_with_time_and_is_known_by_its_key_alone(world: World) -> None:
+    counts, other = Counts(), Counts()
+    verified = Verified(300, world.time.clock, counts)
     user = world.directory.user("example.org", "ann")
     assert user
     for number in range(100):
         verified.add(user, f"password{number}", HOME)
-    assert [verified.knows(user, f"password{number}", HOME) for number in (89, 90, 99)] == [False, True, True]
-    assert len(verified._until) == 10
-    assert b"password" not in b"".join(verified._until)
-    world.time.now += 301
-    assert not verified.knows(user, "password99", HOME)
-    verified.add(user, "new", HOME)
-    assert len(verified._until) == 1
-    assert not Verified(300, world.time.clock).knows(user, "new", HOME)
+        world.time.now += 1
+    assert all(verified.knows(user, f"password{number}", HOME) for number in range(100))
+    world.time.now += 250
+    assert [verified.knows(user, f"password{number}", HOME) for number in (49, 50, 51)] == [
+        False,
+        False,
+        True,
+    ]
+    other.logins = counts.logins
+    assert not Verified(300, world.time.clock, other).knows(user, "password99", HOME)
 
 
 # ---- old hashes

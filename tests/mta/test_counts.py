@@ -11,7 +11,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailserver.directory import User
+from mailserver.mail.quota import Quota
 from mailserver.mta.allowance import Allowance
+from mailserver.mta.authentication import Verified
 from mailserver.mta.counts import WAYS, Counts, Rows
 from mailserver.mta.guesses import Sources, TooManyGuesses
 
@@ -97,6 +100,19 @@ def test_a_try_in_vain_is_known_to_all() -> None:
     assert not mine.was_in_vain(HOME, "bob@here.test")
     time.now += 61
     assert not mine.was_in_vain(HOME, "ann@here.test")
+
+
+def test_a_right_password_is_known_to_all() -> None:
+    counts, time = Counts(), Time()
+    mine, other = (Verified(300.0, time.clock, counts) for _ in range(2))
+    ann = User("ann", "here.test", "hash", Quota(), True)
+    in_a_child(lambda: other.add(ann, "right", HOME))
+    assert mine.knows(ann, "right", HOME)
+    assert not mine.knows(ann, "wrong", HOME)
+    assert not mine.knows(ann, "right", AWAY)
+    assert not mine.knows(User("ann", "here.test", "another hash", Quota(), True), "right", HOME)
+    time.now += 301
+    assert not mine.knows(ann, "right", HOME)
 
 
 @given(st.lists(st.integers(0, 30), max_size=200))
