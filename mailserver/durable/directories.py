@@ -5,7 +5,6 @@ Not here: what gets a name there, and when (`durable.commit`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 
@@ -56,5 +55,7 @@ class Directories:
 
 
 def _close(fd: int) -> None:
-    with contextlib.suppress(OSError):  # nothing was written through it: it has nothing to tell
+    try:
         os.close(fd)
+    except OSError:
+        return  # nothing was written through it: it has nothing to tell

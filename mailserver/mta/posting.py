@@ -6,6 +6,8 @@ in them (`mail.dsn`), clients' messages (`smtp`).
 
 from __future__ import annotations
 
+import asyncio
+
 from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.reply import Reply
@@ -44,12 +46,15 @@ class Posting:
         message = self._reception.begin()
         content = dispatch.header().encode() + content
         message.staged.append(content)
-        errors = await self._reception.commit(
+        outcome: asyncio.Future[list[Reply | None]] = asyncio.get_running_loop().create_future()
+        self._reception.commit(
             message,
             len(content) + content.count(b"\n"),
             dispatch.mailboxes,
             dispatch.departures,
             together=True,
+            told=lambda errors: None if outcome.done() else outcome.set_result(errors),
         )
+        errors = await outcome
         accepted = Reply(250, "2.0.0", f"OK {message.id}")
         return next((error for error in errors if error is not None), accepted)

@@ -35,6 +35,10 @@ NO_SPACE = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
+Told = Callable[[list[Reply | None]], None]
+"""Hears how a commit ended: for each place None if it has the message, else why not."""
+
+
 class OverQuota(Exception):
     """The mailbox has no room for this message."""
 
@@ -95,41 +99,42 @@ class Message:
 
 
 class _Waiting(Job):
-    """A message being committed, and the session that waits for it. `after` is called with the outcome."""
+    """A message being committed: `told`, then `after` are called with the outcome."""
 
     def __init__(
         self,
         message: Message,
         destinations: Sequence[Destination],
-        after: Callable[[list[Reply | None]], None],
+        told: Told,
+        after: Told,
         *,
         together: bool,
     ) -> None:
         super().__init__(message.staged, destinations, _report, together=together)
         self.message = message
+        self.told = told
         self.after = after
-        self.done: asyncio.Future[list[Reply | None]] = asyncio.get_running_loop().create_future()
-
-    def tell(self, outcome: list[Reply | None]) -> None:
-        if not self.done.done():  # the session may have gone meanwhile
-            self.done.set_result(outcome)
+        self.loop = asyncio.get_running_loop()
 
 
 def _report(jobs: list[_Waiting]) -> None:
     """From the committing thread: wake the loop, once for all, which takes longer than what it has to do."""
-    jobs[0].done.get_loop().call_soon_threadsafe(_settle, jobs)
+    jobs[0].loop.call_soon_threadsafe(_settle, jobs)
 
 
 def _settle(jobs: list[_Waiting]) -> None:
-    """Let all sessions reply before anything else is done: a crash in between is mail that comes twice."""
+    """Let all sessions reply before anything else is done: a crash in between is mail that comes twice.
+
+    Each by itself: a fault of ours is that message's alone.
+    """
     outcomes = [
         [None if error is None else _explain(error, job.message) for error in job.errors] for job in jobs
     ]
+    loop = jobs[0].loop
     for job, outcome in zip(jobs, outcomes, strict=True):
-        job.tell(outcome)
-    loop = asyncio.get_running_loop()
+        loop.call_soon(job.told, outcome)
     for job, outcome in zip(jobs, outcomes, strict=True):
-        loop.call_soon(job.after, outcome)  # each by itself: a fault of ours is that message's alone
+        loop.call_soon(job.after, outcome)
 
 
 class Reception:
@@ -184,7 +189,7 @@ class Reception:
         except Busy:
             staged.discard()
 
-    async def commit(
+    def commit(
         self,
         message: Message,
         wire_size: int,
@@ -194,29 +199,37 @@ class Reception:
         *,
         together: bool,
         user: str = "",
-        settled: Callable[[list[Reply | None]], None] = lambda _: None,
-    ) -> list[Reply | None]:
+        told: Told,
+        settled: Told = lambda _: None,
+    ) -> None:
         """Make the message durable in each mailbox, and in the queue for each envelope of `departures`.
 
-        None for each that has it, else why it has not. With `together` all have it or none; then `success`
-        is reported, if they have it. When this returns None for a place, a crash at any later instant does
-        not lose the message there. `user` is who submitted it. `settled` is called with the outcome in any
-        case, soon after this returned, and even if the caller is cancelled because its client left: what was
-        begun is finished.
+        With `together` all have it or none; then `success` is reported, if they have it. `user` is who
+        submitted it. `told` is called with the outcome, later and once: when it hears None for a place, a
+        crash at any later instant does not lose the message there. `settled` is called with the same soon
+        afterwards, when all were told whose messages were committed together.
         """
+        places = len(mailboxes) + len(departures)
+        strict = places == 1 or not together
+        destinations: list[Destination] = [
+            _destination(message, wire_size, place, strict=strict) for place in mailboxes
+        ]
+        if not departures and success is None:
+            self._submit(_Waiting(message, destinations, told, settled, together=together))
+            return
         assert together or success is None, "a report for all says nothing of each"
         leaving = self._departures(message, wire_size, departures, success, user, shared=bool(mailboxes))
-        strict = len(mailboxes) + len(departures) == 1 or not together
-        arrivals = [_destination(message, wire_size, place, strict=strict) for place in mailboxes]
-        places = len(mailboxes) + len(departures)
 
         def after(errors: list[Reply | None]) -> None:
-            for departure, error in zip(leaving, errors[len(arrivals) :], strict=True):
+            for departure, error in zip(leaving, errors[len(mailboxes) :], strict=True):
                 if error is None:
                     self._announce(message, departure)
             settled(errors[:places])
 
-        return (await self._commit(message, [*arrivals, *leaving], after, together=together))[:places]
+        destinations += leaving
+        self._submit(
+            _Waiting(message, destinations, lambda errors: told(errors[:places]), after, together=together)
+        )
 
     def _departures(
         self,
@@ -252,23 +265,14 @@ class Reception:
             message.staged.append(departure.tail)
         return found
 
-    async def _commit(
-        self,
-        message: Message,
-        destinations: Sequence[Destination],
-        after: Callable[[list[Reply | None]], None],
-        *,
-        together: bool,
-    ) -> list[Reply | None]:
-        job = _Waiting(message, destinations, after, together=together)
+    def _submit(self, job: _Waiting) -> None:
         try:
             self._committer.submit(job)
         except Full:
-            self.abandon(message)
-            busy: list[Reply | None] = [BUSY] * len(destinations)
-            after(busy)
-            return busy
-        return await job.done
+            self.abandon(job.message)
+            busy: list[Reply | None] = [BUSY] * len(job.destinations)
+            job.loop.call_soon(job.told, busy)
+            job.loop.call_soon(job.after, busy)
 
     def _announce(self, message: Message, departure: Departure) -> None:
         entry = departure.entry

@@ -1,8 +1,8 @@
 """A client's conversation: its input is answered in order, whatever has to wait, and within bounds.
 
-A command is answered where its octets arrive. Only what has to wait (a commit, a login, a full disk, TLS, a
-client that guesses) is a task; what comes meanwhile is held, and so is what comes faster than the client
-reads the answers. Waking a task for each line was 40 of the 65 microseconds that a command took.
+A command is answered where its octets arrive. Only what has to wait (a login, a full disk, TLS, a client that
+guesses) is a task; a commit calls back. What comes meanwhile is held, and so is what comes faster than the
+client reads the answers. Waking a task for each line was 40 of the 65 microseconds that a command took.
 Not here: what input means, TLS (`server`).
 """
 
@@ -29,8 +29,9 @@ SOFT_ERRORS, HARD_ERRORS = 10, 100  # refused commands: after so many slowed dow
 ERROR_DELAY = 1.0  # seconds, for each refused command over the soft limit
 TURN = 32  # replies to commands that came together, before other sessions have their turn
 
-Answer = Reply | Coroutine[Any, Any, Reply | list[Reply]] | None
-"""What input leads to: a reply, what has to be waited for, or nothing as long as no more comes."""
+Answer = Reply | list[Reply] | Coroutine[Any, Any, Reply | list[Reply]] | None
+"""What input leads to: a reply, replies to a message, what has to be waited for; or nothing, until more comes
+or a commit ends."""
 
 
 class Conversation(asyncio.Protocol):
@@ -51,6 +52,7 @@ class Conversation(asyncio.Protocol):
         self._input = Lines(READ_AHEAD)
         self._output: list[bytes] = []  # of this turn
         self._task: asyncio.Task[None] | None = None  # what is waited for
+        self._committing = False  # a commit is waited for
         self._errors = 0
         self._silence_end = self._session_end = 0.0
         self._draining = self._closing = self._smuggling = self._eof = False
@@ -104,8 +106,8 @@ class Conversation(asyncio.Protocol):
             self.abort()
         elif now >= self._session_end:
             self._expire(now)
-        elif now < self._silence_end or self._task is not None:
-            if self._task is not None:  # it is us whom the client waits for
+        elif now < self._silence_end or self._waits:
+            if self._waits:  # it is us whom the client waits for
                 self._silence_end = now + self.site.timeouts.idle
             self._ring_at(min(self._silence_end, self._session_end))
         elif self._smuggling:
@@ -146,7 +148,7 @@ class Conversation(asyncio.Protocol):
     def _converse(self) -> None:
         """Answer what has come, in its order, until something has to be waited for."""
         answered = 0
-        while self._task is None and not self._closing:
+        while not (self._task or self._committing or self._closing):
             if self._draining and self.dialogue.idle:
                 self._say_goodbye(replies.CLOSING)
             if self._paused or self._closing:
@@ -166,12 +168,16 @@ class Conversation(asyncio.Protocol):
             self._flush()
             self._rest()
 
-    async def _wait(self, answer: Reply | Coroutine[Any, Any, Reply | list[Reply]]) -> None:
+    @property
+    def _waits(self) -> bool:
+        return self._committing or self._task is not None
+
+    async def _wait(self, answer: Reply | list[Reply] | Coroutine[Any, Any, Reply | list[Reply]]) -> None:
         """Answer in a task; what comes meanwhile is held."""
         try:
-            outcome = answer if isinstance(answer, Reply) else await answer
+            outcome = answer if isinstance(answer, (Reply, list)) else await answer
             # RFC 2033 §4.2: a message has a reply for each recipient, and is one error at most
-            for number, reply in enumerate([outcome] if isinstance(outcome, Reply) else outcome):
+            for number, reply in enumerate(outcome if isinstance(outcome, list) else [outcome]):
                 if number == 0 and self._is_slowed(reply):
                     self._flush()
                     await asyncio.sleep(ERROR_DELAY)
@@ -187,7 +193,7 @@ class Conversation(asyncio.Protocol):
     def _rest(self) -> None:
         """Nothing is answered now: close after the client's last word, hold a bounded part of what comes."""
         if self._eof:
-            if self._task is None and not self._paused:
+            if not self._waits and not self._paused:
                 self._hang_up()
         elif self._hearing != (len(self._input) <= READ_AHEAD):
             self._hearing = not self._hearing

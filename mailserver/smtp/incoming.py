@@ -15,7 +15,7 @@ from mailserver.mail import trace
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.reply import Reply
 from mailserver.mta.dispatch import Accepted, Dispatch
-from mailserver.mta.reception import Reception
+from mailserver.mta.reception import Reception, Told
 from mailserver.smtp.content import Content
 from mailserver.smtp.header import completed
 from mailserver.smtp.submission import Submitting
@@ -80,15 +80,18 @@ class Incoming:
         """The message will not be taken in."""
         self._reception.abandon(self._message)
 
-    async def finish(self) -> list[Reply]:
-        """The content has ended: commit it. One reply, or in LMTP one for each accepted recipient."""
+    def finish(self, committed: Told) -> list[Reply] | None:
+        """The content has ended: commit it; `committed` is called later, with what `replies` asks for.
+
+        A message that is refused has its replies at once.
+        """
         lmtp, submitting = self._policy.lmtp, self._submitting
         refusal = self.content.refusal or (submitting.take() if submitting is not None else None)
         if refusal is not None:
             self._log_refused(refusal)
             self.abandon()
             return [refusal] * (len(self._accepted) if lmtp else 1)
-        errors = await self._reception.commit(
+        self._reception.commit(
             self._message,
             self.content.wire_size,
             self._dispatch.mailboxes,
@@ -96,14 +99,19 @@ class Incoming:
             self._dispatch.success,
             together=not lmtp,
             user=self._user(),
+            told=committed,
             settled=self._log,
         )
+        return None
+
+    def replies(self, errors: Sequence[Reply | None]) -> list[Reply]:
+        """What to say when the commit has ended: one reply, or in LMTP one for each accepted recipient."""
         accepted = Reply(250, "2.0.0", f"OK {self._message.id}")
-        if lmtp:
+        if self._policy.lmtp:
             return [error or accepted for error in self._dispatch.outcomes(errors)]
         failed = _first(errors)
-        if failed is not None and submitting is not None:
-            submitting.give_back()
+        if failed is not None and self._submitting is not None:
+            self._submitting.give_back()
         return [failed or accepted]
 
     def _received(self) -> str:

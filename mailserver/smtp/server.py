@@ -305,10 +305,24 @@ class Session(Conversation, SMTP):
             content.refuse(refusal)
         return []
 
-    async def _finish(self) -> list[Reply]:
-        outcome = await self.dialogue.finish()
+    def _finish(self) -> Answer:
+        refusal = self.dialogue.finish(self._committed)
+        self._committing = refusal is None
+        return refusal
+
+    def _committed(self, errors: list[Reply | None]) -> None:
+        """Called, not waited for in a task: that took a tenth to a fifth of all from DATA to the reply."""
+        self._committing = False
+        try:
+            answers = self.dialogue.replies(errors)
+        except Exception as error:
+            answers = [self._excuse(error)]
+        if self._closing:  # the client has gone meanwhile
+            return
         self._reset_timeout()
-        return outcome
+        for reply in answers:
+            self._send(reply)
+        self._converse()
 
 
 _VERBS: dict[str, Callable[[Session, str], Answer]] = {

@@ -9,7 +9,7 @@ Not here: sockets, aiosmtpd, asyncio, TLS (`smtp.server`); routes (`mta.routing`
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +26,7 @@ from mailserver.mail.envelope import (
 from mailserver.mail.path import Foreign, Parameters, PathError, Postmaster
 from mailserver.mail.reply import Reply
 from mailserver.mta.dispatch import Accepted
-from mailserver.mta.reception import NO_SPACE, Reception
+from mailserver.mta.reception import NO_SPACE, Reception, Told
 from mailserver.mta.route import Asker, Leaves, Local, Route
 from mailserver.smtp import replies
 from mailserver.smtp.content import Content
@@ -105,6 +105,7 @@ class Transaction:
         self._envelope: Envelope | None = None
         self._accepted: list[Accepted] = []
         self._incoming: Incoming | None = None
+        self._finishing: Incoming | None = None
         self._size = 0
 
     # -- session ---------------------------------------------------------------------------------
@@ -301,13 +302,24 @@ class Transaction:
             dots=dots,
         )
 
-    async def finish(self) -> list[Reply]:
-        """The content has ended: take the message in. One reply, or in LMTP one for each recipient."""
+    def finish(self, committed: Told) -> list[Reply] | None:
+        """The content has ended: take the message in, and later call `committed` with what `replies` is for.
+
+        A message that is refused has its replies at once.
+        """
         assert self._incoming is not None
-        incoming, self._incoming = self._incoming, None  # from here on it ends by itself
-        outcome = await incoming.finish()
+        self._finishing, self._incoming = self._incoming, None  # from here on it ends by itself
+        refusal = self._finishing.finish(committed)
+        if refusal is not None:
+            self.reset()
+        return refusal
+
+    def replies(self, errors: Sequence[Reply | None]) -> list[Reply]:
+        """The commit has ended so: one reply, or in LMTP one for each recipient."""
+        assert self._finishing is not None
+        incoming, self._finishing = self._finishing, None
         self.reset()
-        return outcome
+        return incoming.replies(errors)
 
 
 def _size(parameters: Parameters) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -26,7 +26,7 @@ from mailserver.mail.address import Address
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.reply import Reply
 from mailserver.mailbox.maildir import Maildir
-from mailserver.mta.reception import Reception
+from mailserver.mta.reception import Message, Reception
 from mailserver.mta.route import Local
 from mailserver.queue.spool import Spool
 
@@ -50,6 +50,19 @@ def opened(root: Path, shape: str) -> Office:
     return office
 
 
+def committed(
+    reception: Reception,
+    message: Message,
+    places: Sequence[Local],
+    departures: Sequence[Envelope],
+    **how: Any,
+) -> asyncio.Future[list[Reply | None]]:
+    """Commit `message`; the outcome."""
+    done: asyncio.Future[list[Reply | None]] = asyncio.get_running_loop().create_future()
+    reception.commit(message, 1, places, departures, told=done.set_result, **how)
+    return done
+
+
 def submit(
     office: Office, users: list[str], *, together: bool = True, times: int = 1
 ) -> list[list[Reply | None]]:
@@ -69,7 +82,7 @@ def submit(
                 assert isinstance(route, tuple)
                 places += route
             departures = [AWAY] if QUEUE in users else []
-            messages.append(reception.commit(message, 1, places, departures, together=together))
+            messages.append(committed(reception, message, places, departures, together=together))
         return list(await asyncio.gather(*messages))
 
     return asyncio.run(run())
@@ -250,18 +263,20 @@ def test_all_senders_have_their_replies_before_anything_is_logged(
         route = await office.routing.route(Address("ann", "example.test"), 0)
         assert isinstance(route, tuple)
         places = [place for place in route if isinstance(place, Local)]
-        await office.reception.commit(
-            message, 1, places, together=True, settled=lambda _: events.append("logged")
+        office.reception.commit(
+            message,
+            1,
+            places,
+            together=True,
+            told=lambda _: events.append("replied"),
+            settled=lambda _: events.append("logged"),
         )
-        events.append("replied")
 
     async def run() -> None:
-        sessions = [asyncio.create_task(send()) for _ in range(3)]
-        await asyncio.sleep(0)
+        await asyncio.gather(*(send() for _ in range(3)))
         while not office.committer._jobs.qsize() >= 2:  # the thread has the first one
             await asyncio.sleep(0)
         all_there.set()
-        await asyncio.gather(*sessions)
         while len(events) < 6:
             await asyncio.sleep(0)
 
@@ -298,8 +313,7 @@ def test_a_fault_after_the_commit_is_that_message_s_alone(
         for _ in range(3):
             message = reception.begin()
             message.staged.append(BODY)
-            commit = reception.commit(message, 1, [], [AWAY], together=True, settled=settled)
-            sessions.append(asyncio.create_task(commit))
+            sessions.append(committed(reception, message, [], [AWAY], together=True, settled=settled))
         while not office.committer._jobs.qsize() >= 2:  # the thread has the first one
             await asyncio.sleep(0)
         all_there.set()

@@ -7,12 +7,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conversation import Memory
 from office import Office, content
 
 from mailserver.durable.commit import Job
+from mailserver.mta.dispatch import Dispatch
+from mailserver.mta.reception import Reception
 from mailserver.smtp.content import Content
 from mailserver.smtp.conversation import READ_AHEAD, TURN
 from mailserver.smtp.server import Session
@@ -143,16 +146,17 @@ def test_recipients_of_a_refused_message_are_one_error(office: Office) -> None:
     run(talk)
 
 
+@pytest.mark.parametrize(("what", "step"), [(Reception, "commit"), (Dispatch, "outcomes")])
 def test_trouble_with_a_message_leaves_no_recipient_waiting(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office, monkeypatch: pytest.MonkeyPatch, what: type, step: str
 ) -> None:
-    """LMTP's client waits for a reply for each: it hears one, and the end."""
+    """LMTP's client waits for a reply for each: it hears one, and the end; before the commit and after it."""
 
-    async def fail(*_: object, **__: object) -> object:
+    def fail(*_: object, **__: object) -> object:
         raise MemoryError
 
     async def talk() -> None:
-        monkeypatch.setattr(office.reception, "commit", fail)
+        monkeypatch.setattr(what, step, fail)
         client = Client(office.session(lmtp=True))
         client.send(MESSAGE.replace(b"EHLO", b"LHLO").replace(b"DATA", b"RCPT TO:<bob@example.test>\r\nDATA"))
         while not client.is_closing():
@@ -164,13 +168,7 @@ def test_trouble_with_a_message_leaves_no_recipient_waiting(
 
 def test_commands_behind_a_message_wait(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     async def talk() -> None:
-        durable = asyncio.Event()
-        commit = office.reception.commit
-
-        async def late(*args: object, **more: object) -> object:
-            await durable.wait()
-            return await commit(*args, **more)  # type: ignore[arg-type]
-
+        commit, late = office.reception.commit, Mock()
         monkeypatch.setattr(office.reception, "commit", late)
         client = Client(office.session())
         client.send(MESSAGE)
@@ -181,7 +179,7 @@ def test_commands_behind_a_message_wait(office: Office, monkeypatch: pytest.Monk
             await asyncio.sleep(0)
         assert client.heard == before
         assert client.unread >= len(block) * 100 - READ_AHEAD - 2 * len(block)
-        durable.set()
+        commit(*late.call_args.args, **late.call_args.kwargs)
         after = (await client.hear(OK * 50_000)).removeprefix(before).splitlines(keepends=True)
         assert after[0].startswith(b"250 2.0.0 OK 1")
         assert after[1:] == [OK] * 50_000

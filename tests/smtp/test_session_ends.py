@@ -7,7 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conversation import Memory
@@ -94,23 +94,18 @@ def test_whoever_stays_too_long(office: Office) -> None:
 
 def test_who_waits_for_us_is_not_silent(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a slow disk would make duplicates: the message is stored, and its sender hears 421."""
-    commit, durable = office.reception.commit, asyncio.Event()
-
-    async def late(*arguments: Any, **more: Any) -> Any:
-        await durable.wait()
-        return await commit(*arguments, **more)
-
+    commit, late = office.reception.commit, Mock()
     monkeypatch.setattr(office.reception, "commit", late)
 
     async def talk() -> None:
         async with connected(office, Timeouts(idle=0.1)) as (session, reader, writer):
             writer.write(ENVELOPE + b"Subject: x\r\n\r\nhello\r\n.\r\n")
-            await until(lambda: session._task is not None)
+            await until(lambda: late.called)
             timers = {session._timeout_handle}
             while len(timers) < 3 and not session._closing:
                 await asyncio.sleep(0.001)
                 timers.add(session._timeout_handle)
-            durable.set()
+            commit(*late.call_args.args, **late.call_args.kwargs)
             lines = (await reader.read(-1)).splitlines()
         assert [line[:4] for line in lines[-3:]] == [b"354 ", b"250 ", b"421 "]
         assert len(office.messages("ann")) == 1
