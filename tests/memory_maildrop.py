@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from mailserver.directory import User
 from mailserver.mail.quota import Quota
 from mailserver.mta.authentication import Login, Outcome
+from mailserver.pop3 import answer
 from mailserver.pop3.authorization import Authorization, Policy
 from mailserver.pop3.login import LastLogins
 from mailserver.pop3.session import Session
-from mailserver.pop3.transaction import Content, Gone, InUse, Removal, Unavailable
+from mailserver.pop3.transaction import Gone, InUse, Removal, Unavailable
 from mailserver.transport.driver import Answer
 from mailserver.transport.listener import Peer
 
@@ -64,16 +65,16 @@ class MemoryMaildrop:
         self._check()
         return self._ids
 
-    def at_hand(self, number: int) -> bytes | None:
+    def at_hand(self, number: int) -> Answer | None:
         return None
 
-    async def retrieve(self, number: int) -> Content:
-        return Content(b"".join(_stuffed(line) for line in self._lines(number)) + b".\r\n")
+    async def retrieve(self, number: int) -> Answer:
+        return _content(b"%d octets" % self.sizes[number - 1], self._lines(number))
 
-    async def top(self, number: int, lines: int) -> Content:
+    async def top(self, number: int, lines: int) -> Answer:
         held = self._lines(number)
         end = held.index(b"\r\n") + 1 if b"\r\n" in held else len(held)
-        return Content(b"".join(_stuffed(line) for line in held[: end + lines]) + b".\r\n")
+        return _content(b"Top of message follows", held[: end + lines])
 
     async def discard(self, numbers: Collection[int]) -> Removal:
         self._check()
@@ -103,6 +104,10 @@ class MemoryMaildrop:
         return [line + b"\r\n" for line in lines[:-1]] + ([lines[-1] + b"\r\n"] if lines[-1] else [])
 
 
+def _content(text: bytes, lines: list[bytes]) -> Answer:
+    return answer.content(text, b"".join(map(_stuffed, lines)) + b".\r\n")
+
+
 def _stuffed(line: bytes) -> bytes:
     return b"." + line if line.startswith(b".") else line
 
@@ -126,8 +131,8 @@ class MemoryAuthenticator:
 
 async def answered(session: Session, line: bytes) -> Answer:
     """The answer to a line, at once or later."""
-    answer = session.receive(line)
-    return answer if isinstance(answer, Answer) else await answer
+    reply = session.receive(line)
+    return reply if isinstance(reply, Answer) else await reply
 
 
 def memory_session(

@@ -25,8 +25,10 @@ from mailserver.mailbox.snapshot import Snapshot
 from mailserver.mailbox.trash import Trash
 from mailserver.mailbox.uidl import unique_ids
 from mailserver.pool import Busy, Pool
+from mailserver.pop3 import answer
 from mailserver.pop3.top import top
-from mailserver.pop3.transaction import Content, Gone, InUse, Removal, Unavailable
+from mailserver.pop3.transaction import Gone, InUse, Removal, Unavailable
+from mailserver.transport.driver import Answer
 
 SMALL = 128 * 1024
 """Octets of a message that is read as a whole, with further ones for a client that takes them in order.
@@ -40,6 +42,7 @@ SMALLEST_BLOCK = 4 * 1024
 _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _THIS_ONE = {errno.ELOOP, errno.EINVAL, errno.EACCES, errno.EPERM}
 """What is wrong with one file only; anything else, such as EMFILE, would hide mail that is there."""
+_OCTETS = b"%d octets"
 _END = b".\r\n"
 
 P = ParamSpec("P")
@@ -61,8 +64,8 @@ class MailboxMaildrop:
         self._pool = pool
         self._messages = Snapshot((), (), ())
         self._ids: Sequence[str] | None = None
-        self._ahead: dict[int, bytes] = {}
-        self._last = self._run_length = 0  # the message asked for last, and how many in order before it
+        self._ahead: dict[int, Answer] = {}
+        self._last = self._run_length = 0  # the message asked for last, and how many trips in order before it
         self._closed = self._updating = False
 
     async def open(self) -> None:
@@ -78,25 +81,22 @@ class MailboxMaildrop:
             self._ids = await self._run(unique_ids, self._maildir, self._messages.uniques)
         return self._ids or ()
 
-    def at_hand(self, number: int) -> bytes | None:
+    def at_hand(self, number: int) -> Answer | None:
         """A client that takes one message after the other finds most of them read already."""
-        if (data := self._ahead.pop(number, None)) is not None:
-            self._follow(number)
-        return data
+        if (message := self._ahead.pop(number, None)) is not None:
+            self._last = number
+        return message
 
-    async def retrieve(self, number: int) -> Content:
-        if (data := self.at_hand(number)) is not None:
-            return Content(data)
-        self._follow(number)
-        further = MOST_AHEAD if self._run_length > 1 else 0
-        content, self._ahead = await self._run(self._read_from, number, further)
-        return content
-
-    def _follow(self, number: int) -> None:
+    async def retrieve(self, number: int) -> Answer:
+        if (ready := self.at_hand(number)) is not None:
+            return ready
         self._run_length = self._run_length + 1 if number == self._last + 1 else 0
         self._last = number
+        further = MOST_AHEAD if self._run_length > 1 else 0
+        message, self._ahead = await self._run(self._read_from, number, further)
+        return message
 
-    async def top(self, number: int, lines: int) -> Content:
+    async def top(self, number: int, lines: int) -> Answer:
         return await self._run(self._read_top, number, lines)
 
     async def discard(self, numbers: Collection[int]) -> Removal:
@@ -174,15 +174,18 @@ class MailboxMaildrop:
             self._report(error)
             return None
 
-    def _read_from(self, number: int, further: int) -> tuple[Content, dict[int, bytes]]:
+    def _read_from(self, number: int, further: int) -> tuple[Answer, dict[int, Answer]]:
         """One message, and of up to `further` ones after it those that are small and can be read."""
         sizes = self.sizes[number - 1 : number + further]
         few = sizes[: bisect_right(list(accumulate(sizes)), SMALL)]
         small = self._maildir.read_small(
             (self._messages[at], size) for at, size in enumerate(few, number - 1)
         )
-        whole = {at: form + _END for at, form in enumerate(small, number)}
-        first = Content(whole.pop(number)) if whole else _begin(self._wire(number))
+        whole = {
+            at: answer.content(_OCTETS % size, form + _END)
+            for at, (size, form) in enumerate(zip(few, small, strict=False), number)
+        }
+        first = whole.pop(number) if whole else _begin(_OCTETS % sizes[0], self._wire(number))
         return first, whole
 
     def _wire(self, number: int) -> Iterator[bytes]:
@@ -192,8 +195,8 @@ class MailboxMaildrop:
             yield from blocks
         yield _END
 
-    def _read_top(self, number: int, lines: int) -> Content:
-        return _begin(self._wire_top(number, lines))
+    def _read_top(self, number: int, lines: int) -> Answer:
+        return _begin(b"Top of message follows", self._wire_top(number, lines))
 
     def _wire_top(self, number: int, lines: int) -> Iterator[bytes]:
         with closing(self._blocks(number, TOP_BLOCK)) as blocks:
@@ -224,12 +227,12 @@ class MailboxMaildrop:
         return Removal(len(errors), any(error.errno in _PERMANENT for error in errors))
 
 
-def _begin(blocks: Iterator[bytes]) -> Content:
+def _begin(text: bytes, blocks: Iterator[bytes]) -> Answer:
     """Read what is small as a whole; of the rest, only the beginning."""
     parts, size = [], 0
     for block in blocks:
         parts.append(block)
         size += len(block)
         if size > SMALL:
-            return Content(b"".join(parts), blocks)
-    return Content(b"".join(parts))
+            return answer.content(text, b"".join(parts), blocks)
+    return answer.content(text, b"".join(parts))

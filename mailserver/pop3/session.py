@@ -112,8 +112,7 @@ class Session:
         verb = VERBS.get(word.upper())
         if verb is None:
             raise BadCommand("Unknown command")
-        state = State.TRANSACTION if self.authorization.transaction else State.AUTHORIZATION
-        if verb.state is not state and verb.state is not State.ANY:
+        if verb.state is (State.AUTHORIZATION if self.authorization.transaction else State.TRANSACTION):
             raise BadCommand("Not in this state")
         match = verb.form.pattern.fullmatch(line, len(word))
         if match is None:

@@ -26,13 +26,6 @@ class Unavailable(Exception):
     """Trouble of ours that passes: a full pool, a disk error. The cause has been logged."""
 
 
-class Content(NamedTuple):
-    """A message for the wire, dot-stuffed: `data` and then the blocks of `rest`, if there is more."""
-
-    data: bytes
-    rest: Iterator[bytes] | None = None
-
-
 class Removal(NamedTuple):
     """How QUIT went: messages that could not be removed, and whether somebody must repair something."""
 
@@ -41,7 +34,7 @@ class Removal(NamedTuple):
 
 
 class Maildrop(Protocol):
-    """A locked, numbered snapshot of a mailbox. Messages count from 1."""
+    """A locked, numbered snapshot of a mailbox. Messages count from 1, and come as `answer.content`."""
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -50,13 +43,13 @@ class Maildrop(Protocol):
     async def unique_ids(self) -> Sequence[str]:
         """The UIDL of each message (RFC 1939 §7). Raises Unavailable."""
 
-    def at_hand(self, number: int) -> bytes | None:
+    def at_hand(self, number: int) -> Answer | None:
         """A whole message, if it has been read already."""
 
-    async def retrieve(self, number: int) -> Content:
+    async def retrieve(self, number: int) -> Answer:
         """A whole message. Raises Gone, Unavailable."""
 
-    async def top(self, number: int, lines: int) -> Content:
+    async def top(self, number: int, lines: int) -> Answer:
         """Header, empty line and `lines` lines of the body. Raises Gone, Unavailable."""
 
     async def discard(self, numbers: Collection[int]) -> Removal:
@@ -107,29 +100,31 @@ class Transaction:
     def retr(self, number: bytes) -> Answer | Awaitable[Answer]:
         if not (n := self._number(number)):
             return self._no_such(number)
-        data = self._maildrop.at_hand(n)
-        return self._retrieve(n) if data is None else self._retrieved(n, data)
+        message = self._maildrop.at_hand(n)
+        if message is None:
+            return self._retrieve(n)
+        self._count(n)
+        return message
 
     async def _retrieve(self, n: int) -> Answer:
         try:
-            return self._retrieved(n, *await self._maildrop.retrieve(n))
+            message = await self._maildrop.retrieve(n)
         except Gone:
             return answer.err("The message is gone, removed by another program")
+        self._count(n)
+        return message
 
-    def _retrieved(self, n: int, data: bytes, rest: Iterator[bytes] | None = None) -> Answer:
-        size = self._sizes[n - 1]
+    def _count(self, n: int) -> None:
         self.retrieved += 1
-        self.octets += size
-        return answer.content(b"%d octets" % size, data, rest)
+        self.octets += self._sizes[n - 1]
 
     async def top(self, number: bytes, lines: bytes) -> Answer:
         if not (n := self._number(number)):
             return self._no_such(number)
         try:
-            content = await self._maildrop.top(n, int(lines))
+            return await self._maildrop.top(n, int(lines))
         except Gone:
             return answer.err("The message is gone, removed by another program")
-        return answer.content(b"Top of message follows", *content)
 
     def dele(self, number: bytes) -> Answer:
         if not (n := self._number(number)):

@@ -115,8 +115,7 @@ class Driver(asyncio.Protocol):
             return
         self._lines.feed(data)
         if self._task is None:
-            if self._lines.ready:
-                self._begin()
+            self._begin()
         elif len(self._lines) > INPUT:
             self._pause_reading()
 
@@ -195,9 +194,10 @@ class Driver(asyncio.Protocol):
             self._report(error)
             self._cut()
             return
-        self._active = self._loop.time()
         if waiting is not None:
             self._task = self._loop.create_task(self._work(waiting))
+        elif self._turn > 1:  # a part of a line is no sign of life
+            self._active = self._loop.time()
 
     async def _work(self, waiting: Awaitable[None] | None) -> None:
         try:
@@ -248,7 +248,14 @@ class Driver(asyncio.Protocol):
             self._turn += 1
             if self._closing:
                 return None
-            if (answer := self._answer()) is None:
+            try:
+                line = self._lines.next()
+                answer = None if line is None else self._session.receive(line)
+            except LineTooLong:
+                answer = self._session.too_long()
+            except Exception as error:
+                answer = self._excuse(error)
+            if answer is None:
                 self._send()
                 return self._until_taken() if self._write_paused else None
             if not isinstance(answer, Answer) or answer.stream or answer.then is not Then.CONTINUE:
@@ -258,16 +265,6 @@ class Driver(asyncio.Protocol):
                 return self._flush()
         self._turn = 0
         return asyncio.sleep(0)
-
-    def _answer(self) -> Answer | Awaitable[Answer] | None:
-        try:
-            line = self._lines.next()
-        except LineTooLong:
-            return self._session.too_long()
-        try:
-            return None if line is None else self._session.receive(line)
-        except Exception as error:
-            return self._excuse(error)
 
     async def _complete(self, answer: Answer | Awaitable[Answer]) -> None:
         """Wait for the rest of an answer, then do what comes after it."""

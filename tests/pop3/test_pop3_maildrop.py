@@ -16,7 +16,8 @@ from mailserver.mailbox.maildir import Maildir, Message
 from mailserver.mailbox.trash import Trash
 from mailserver.pool import Pool
 from mailserver.pop3.maildrop import MailboxMaildrop
-from mailserver.pop3.transaction import Content, Gone, InUse, Maildrop, Removal, Unavailable
+from mailserver.pop3.transaction import Gone, InUse, Maildrop, Removal, Unavailable
+from mailserver.transport.driver import Answer
 
 ONE = b"Subject: one\r\n\r\n.Hello\r\n..\r\nend\r\n"
 TWO = b"Subject: two\r\n\r\nHi\r\n"
@@ -111,8 +112,9 @@ def run(work: Awaitable[None]) -> None:
     asyncio.run(limited())
 
 
-def text(content: Content) -> bytes:
-    return content.data + b"".join(content.rest or ())
+def text(message: Answer) -> bytes:
+    """A message without the line that goes before it."""
+    return message.data.partition(b"\r\n")[2] + b"".join(message.stream or ())
 
 
 def stuffed(message: bytes) -> bytes:
@@ -226,7 +228,7 @@ def test_messages_in_order_are_read_ahead_and_are_the_right_ones(
         jobs = 0
         read_from = maildrop._read_from
 
-        def counted(number: int, further: int) -> tuple[Content, dict[int, bytes]]:
+        def counted(number: int, further: int) -> tuple[Answer, dict[int, Answer]]:
             nonlocal jobs
             jobs += 1
             return read_from(number, further)
@@ -517,8 +519,8 @@ def test_a_large_message_is_never_held_as_a_whole(disk: Callable[[Sequence[bytes
     async def work() -> None:
         maildrop = await disk([LARGE * 4]).open()
         content = await maildrop.retrieve(1)
-        assert content.rest is not None
-        blocks = [content.data, *content.rest]
+        assert content.stream is not None
+        blocks = [content.data.partition(b"\r\n")[2], *content.stream]
         assert max(map(len, blocks)) < len(LARGE)
         assert b"".join(blocks) == stuffed(LARGE * 4)
         maildrop.close()
