@@ -135,7 +135,8 @@ def _format(name: str, fields: dict[str, object]) -> str:
         if value.__class__ is int:
             line += f" {key.replace('_', '-')}={value}"
         elif value is not None:
-            line += f" {key.replace('_', '-')}={_value(str(value))}"
+            text = str(value)
+            line += f" {key.replace('_', '-')}={text if _PLAIN(text) else _quoted(text)}"
     return line + "\n"
 
 
@@ -144,9 +145,7 @@ def _stamp(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
-def _value(text: str) -> str:
-    if _PLAIN(text):
-        return text
+def _quoted(text: str) -> str:
     safe = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text.translate(_ESCAPED))
     return f'"{safe}"'
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 _END = b"\r\n.\r\n"  # RFC 5321 §4.1.1.4: the only end of data
 _DOT = _END[:3]  # what it begins with, and a stuffed line
+_HELD = tuple(_END[:n] for n in range(len(_END) - 1, 0, -1))  # what may be all there is of it, longest first
 
 
 class Decoder:
@@ -52,13 +53,12 @@ class Decoder:
 
     def _hold_back(self, data: bytes) -> bytes:
         """Keep the tail that may be the beginning of an end of data, or of a CRLF, for the next block."""
-        longest = len(_END) - 1 if self._dots else 1
-        for length in range(min(longest, len(data)), 0, -1):
-            if data.endswith(_END[:length]):
-                self._held = data[-length:]
-                return data[:-length]
-        self._held = b""
-        return data
+        held = _HELD if self._dots else _HELD[-1:]
+        if not data.endswith(held):
+            self._held = b""
+            return data
+        self._held = next(filter(data.endswith, held))
+        return data[: -len(self._held)]
 
     def _decode(self, data: bytes, *, stuffed: bool) -> bytes:
         if stuffed:

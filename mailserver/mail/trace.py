@@ -30,8 +30,6 @@ def was_delivered_to(header: bytes | bytearray, addresses: Collection[Address], 
 
     However other servers have folded it, put it in brackets, or kept the tag that begins with `delimiter`.
     """
-    if not addresses:
-        return False
     found = {_bare(value.decode(errors="replace")) for value in _DELIVERED_TO.findall(header)}
     if delimiter:
         found |= {

@@ -55,19 +55,32 @@ class Dispatch:
         self._envelope = envelope
         self._accepted = accepted
         mailboxes: dict[str, Local] = {}
-        leaving: list[tuple[Recipient, Leaves]] = []
-        # Who was asked for himself goes before who is led to: of two wishes for an address his counts.
-        for given in sorted(accepted, key=lambda given: len(given.places)):
+        leaves = wished = False
+        for given in accepted:
+            wished = wished or bool(given.recipient.notify)
             for place in given.places:
                 if isinstance(place, Local):
                     mailboxes[place.maildir.path] = place
                 else:
-                    leaving.append((_wishes(given), place))
+                    leaves = True
         self.mailboxes = list(mailboxes.values())
+        self.forwarders: set[Address] = set()
+        self.departures: list[Envelope] = []
+        if leaves:
+            self._leave()
+        self.success = _success(envelope, accepted) if wished and envelope.sender is not None else None
+
+    def _leave(self) -> None:
+        # Who was asked for himself goes before who is led to: of two wishes for an address his counts.
+        leaving = [
+            (_wishes(given), place)
+            for given in sorted(self._accepted, key=lambda given: len(given.places))
+            for place in given.places
+            if isinstance(place, Leaves)
+        ]
         self.forwarders = {place.forwarded_by for _, place in leaving if place.forwarded_by is not None}
         self._entries = _entries(leaving)
-        self.departures = _departures(envelope, leaving, self._entries) if leaving else []
-        self.success = _success(envelope, accepted) if envelope.sender is not None else None
+        self.departures = _departures(self._envelope, leaving, self._entries)
 
     def header(self) -> str:
         """What goes on top of the content, which all copies share: no line that holds for some only.

@@ -49,6 +49,9 @@ class Content:
     ) -> None:
         self.message = message
         self.refusal: Reply | None = None
+        self.ended = False
+        self.smuggling = False
+        """Line ends were seen that no conforming client sends: its end of data may never come."""
         self._decoder = Decoder(dots=dots)
         self._size_limit = size_limit
         self._header_limit = header_limit
@@ -59,15 +62,6 @@ class Content:
         self._header: bytearray | None = bytearray()
         self._added_wire = _wire_size(trace)
         message.staged.append(trace)
-
-    @property
-    def ended(self) -> bool:
-        return self._decoder.ended
-
-    @property
-    def smuggling(self) -> bool:
-        """Whether line ends were seen that no conforming client sends: its end of data may never come."""
-        return self._decoder.fault is not None
 
     @property
     def wire_size(self) -> int:
@@ -85,19 +79,29 @@ class Content:
     def feed(self, block: bytes) -> bytes:
         """Take octets in; returns what follows the end of data (pipelined commands)."""
         content, rest = self._decoder.feed(block)
+        self.ended = self._decoder.ended
         self._take(content)
         return rest
 
     def finish(self) -> None:
         """The last BDAT chunk is in."""
-        self._take(self._decoder.finish())
+        content = self._decoder.finish()
+        self.ended = True
+        self._take(content)
 
     def _take(self, content: bytes) -> None:
-        if self._header is not None and self.refusal is None:
+        fault = self._decoder.fault
+        if fault is not None:
+            self.smuggling = True
+        if self.refusal is None and self._header is not None:
             content = self._scan_header(self._header, content)
-        if self.refusal is None:
-            self._judge()
-        if self.refusal is None:
+        if self.refusal is not None:
+            return
+        if fault is not None:
+            self.refusal = Reply(554, "5.6.0", f"Message refused: {fault} in its content")
+        elif self._decoder.wire_size > self._size_limit:
+            self.refusal = TOO_BIG  # RFC 1870 §6.3
+        else:
             self.message.staged.append(content)
 
     def _scan_header(self, gathered: bytearray, content: bytes) -> bytes:
@@ -134,15 +138,9 @@ class Content:
             return HEADER_TOO_BIG
         if count_received(header) > self._hops:
             return TOO_MANY_HOPS  # RFC 5321 §6.3
-        if was_delivered_to(header, self._forwarders, self._delimiter):
+        if self._forwarders and was_delivered_to(header, self._forwarders, self._delimiter):
             return FORWARDED_BEFORE
         return None
-
-    def _judge(self) -> None:
-        if self._decoder.fault is not None:
-            self.refusal = Reply(554, "5.6.0", f"Message refused: {self._decoder.fault} in its content")
-        elif self._decoder.wire_size > self._size_limit:
-            self.refusal = TOO_BIG  # RFC 1870 §6.3
 
 
 def _wire_size(text: bytes | bytearray) -> int:

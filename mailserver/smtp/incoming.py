@@ -62,6 +62,7 @@ class Incoming:
         self._envelope = envelope
         self._accepted = accepted
         self._submitting = submitting
+        self._protocol = self._with()
         self._dispatch = Dispatch(envelope, accepted)
         self._message = reception.begin()
         self.content = Content(
@@ -121,7 +122,7 @@ class Incoming:
             hello="client" if hidden else self._client.name,
             peer="hidden" if hidden else self._client.peer,
             by=self._policy.hostname,
-            protocol=self._protocol(),
+            protocol=self._protocol,
             message_id=self._message.id,
             recipient=self._accepted[0].recipient.address if single else None,
             now=time.time(),
@@ -139,7 +140,7 @@ class Incoming:
             author=author or submitting.rules.senders.postmaster(),
         )
 
-    def _protocol(self) -> str:
+    def _with(self) -> str:
         """The WITH keyword (RFC 3848, RFC 6531 §4.3)."""
         name = "LMTP" if self._policy.lmtp else "ESMTP" if self._client.extended else "SMTP"
         if self._envelope.smtputf8:
@@ -171,10 +172,10 @@ class Incoming:
             id=self._message.id,
             peer=self._client.peer,
             helo=self._client.name,
-            proto=self._protocol(),
+            proto=self._protocol,
             user=self._user() or None,
             sender=f"<{self._envelope.sender or ''}>",
-            to=",".join(str(a.recipient.address) for a in self._accepted[:10]),
+            to=",".join([str(a.recipient.address) for a in self._accepted[:10]]),
             recipients=len(self._accepted),
             size=self.content.wire_size,
             stored=stored,

@@ -255,7 +255,8 @@ class Session(Conversation, SMTP):
             block = self._take()
             if not block:
                 return None
-            self._input.feed(content.feed(block))  # it is empty: pipelined commands stay in order
+            if rest := content.feed(block):  # pipelined commands
+                self._input.feed(rest)  # it is empty: they stay in order
             if content.smuggling and not self._smuggling:
                 self._smuggling = True
                 self._reset_timeout(SMUGGLING_WAIT)

@@ -104,6 +104,8 @@ class Transaction:
         self._submitting = submitting
         self._envelope: Envelope | None = None
         self._accepted: list[Accepted] = []
+        self.content: Content | None = None
+        """The content to feed, between DATA or the first BDAT and its end."""
         self._incoming: Incoming | None = None
         self._finishing: Incoming | None = None
         self._size = 0
@@ -148,16 +150,11 @@ class Transaction:
         """Whether the session is between messages, so that closing it loses nobody's work."""
         return self._envelope is None
 
-    @property
-    def content(self) -> Content | None:
-        """The content to feed, between DATA or the first BDAT and its end."""
-        return None if self._incoming is None else self._incoming.content
-
     def reset(self) -> None:
         """RSET, and whatever ends a message: forget envelope and content."""
         if self._incoming is not None:
             self._incoming.abandon()
-        self._incoming = None
+        self._incoming = self.content = None
         self._envelope = None
         self._accepted = []
 
@@ -266,7 +263,7 @@ class Transaction:
             return replies.SEQUENCE  # RFC 3030 §3: DATA and BDAT do not mix in one message
         if not self._accepted:
             return replies.NO_RECIPIENT
-        self._incoming = self._open(dots=True)
+        self._open(dots=True)
         return replies.GO_AHEAD
 
     def chunk(self, argument: str) -> Chunk | Reply:
@@ -278,7 +275,7 @@ class Transaction:
         if self._envelope is None or not self._accepted:
             refused = replies.NO_RECIPIENT if self._envelope else replies.NO_MAIL
         elif self.content is None:
-            self._incoming = self._open(dots=False)
+            self._open(dots=False)
         return Chunk(int(match.group(1)), match.group(2) is not None, refused)
 
     def chunk_done(self, octets: int) -> Reply:
@@ -289,10 +286,10 @@ class Transaction:
             return refusal
         return Reply(250, "2.0.0", f"{octets} octets received")
 
-    def _open(self, *, dots: bool) -> Incoming:
+    def _open(self, *, dots: bool) -> None:
         assert self._envelope is not None
         client = Client(self.hello_name, self._peer, self.extended, self.secure)
-        return Incoming(
+        self._incoming = Incoming(
             self.policy,
             self._reception,
             client,
@@ -301,6 +298,7 @@ class Transaction:
             self._submitting,
             dots=dots,
         )
+        self.content = self._incoming.content
 
     def finish(self, committed: Told) -> list[Reply] | None:
         """The content has ended: take the message in, and later call `committed` with what `replies` is for.
@@ -308,7 +306,8 @@ class Transaction:
         A message that is refused has its replies at once.
         """
         assert self._incoming is not None
-        self._finishing, self._incoming = self._incoming, None  # from here on it ends by itself
+        self._finishing = self._incoming
+        self._incoming = self.content = None  # from here on it ends by itself
         refusal = self._finishing.finish(committed)
         if refusal is not None:
             self.reset()
