@@ -29,20 +29,16 @@ class Reply(NamedTuple):
     def permanent(self) -> bool:
         return self.code >= 500
 
+    @lru_cache(maxsize=512)  # noqa: B019 - a value, and no cache is kept with it
     def encode(self) -> bytes:
         """The reply on the wire, CRLF included. Control characters never pass."""
-        return _encode(self)
+        status = f"{self.status} " if self.status else ""
+        if self.text.isascii() and self.text.isprintable():  # one line, as most are
+            return f"{self.code} {status}{self.text}\r\n".encode()
+        lines = [_UNSAFE.sub("?", line) for line in self.text.split("\n")]
+        marks = ["-"] * (len(lines) - 1) + [" "]
+        wire = [f"{self.code}{mark}{status}{line}\r\n" for mark, line in zip(marks, lines, strict=True)]
+        return "".join(wire).encode()
 
     def __str__(self) -> str:
         return f"{self.code} {self.status} {self.text}".replace("  ", " ")
-
-
-@lru_cache(maxsize=512)
-def _encode(reply: Reply) -> bytes:
-    status = f"{reply.status} " if reply.status else ""
-    if reply.text.isascii() and reply.text.isprintable():  # one line, as most are
-        return f"{reply.code} {status}{reply.text}\r\n".encode()
-    lines = [_UNSAFE.sub("?", line) for line in reply.text.split("\n")]
-    marks = ["-"] * (len(lines) - 1) + [" "]
-    wire = [f"{reply.code}{mark}{status}{line}\r\n" for mark, line in zip(marks, lines, strict=True)]
-    return "".join(wire).encode()

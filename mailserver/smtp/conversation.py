@@ -50,7 +50,7 @@ class Conversation(asyncio.Protocol):
         """At the start; `read` is a function, no bound method: a session is no cycle for the collector."""
         self._read = self._read_first = read
         self._input = Lines(READ_AHEAD)
-        self._output: list[bytes] = []  # of this turn
+        self._output = b""  # of this turn
         self._task: asyncio.Task[None] | None = None  # what is waited for
         self._committing = False  # a commit is waited for
         self._errors = 0
@@ -88,11 +88,9 @@ class Conversation(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    def _reset_timeout(self, duration: float | None = None) -> None:
+    def _put_off_silence(self) -> None:
         """Put the end of silence off. The timer is left alone (it looks when it rings): 3 % of a message."""
-        self._silence_end = self.loop.time() + (duration or self.site.timeouts.idle)
-        if self._timeout_handle is None or self._timeout_handle.when() > self._silence_end:
-            self._ring_at(min(self._silence_end, self._session_end))
+        self._silence_end = self.loop.time() + self.site.timeouts.idle
 
     def _ring_at(self, when: float) -> None:
         """Set the one timer, for whatever ends first."""
@@ -128,7 +126,7 @@ class Conversation(asyncio.Protocol):
         """Close from outside the conversation; RFC 5321 §3.8 lets a server do so with 421."""
         if not self._closing:
             maillog.event("session-ended", peer=self.peer.address, reply=reply)
-            self._output.append(reply.encode())
+            self._output += reply.encode()
             self._hang_up()
 
     def _hang_up(self) -> None:
@@ -160,8 +158,10 @@ class Conversation(asyncio.Protocol):
             if answer is None:
                 break
             answered += 1
-            if isinstance(answer, Reply) and answered < TURN and not self._is_slowed(answer):
+            if isinstance(answer, Reply) and answered < TURN and self._errors < SOFT_ERRORS:
                 self._send(answer)
+                if not (self._input.left or self._draining):
+                    break  # as most often: one command came, and no more
             else:
                 self._task = self.loop.create_task(self._wait(answer))
         if not self._closing:
@@ -178,8 +178,8 @@ class Conversation(asyncio.Protocol):
             outcome = answer if isinstance(answer, (Reply, list)) else await answer
             # RFC 2033 §4.2: a message has a reply for each recipient, and is one error at most
             for number, reply in enumerate(outcome if isinstance(outcome, list) else [outcome]):
-                if number == 0 and self._is_slowed(reply):
-                    self._flush()
+                if number == 0 and reply.permanent and SOFT_ERRORS <= self._errors < HARD_ERRORS:
+                    self._flush()  # a client that only guesses waits, before it is cut off
                     await asyncio.sleep(ERROR_DELAY)
                 self._send(reply, counted=number == 0)
         except asyncio.CancelledError:
@@ -195,7 +195,7 @@ class Conversation(asyncio.Protocol):
         if self._eof:
             if not self._waits and not self._paused:
                 self._hang_up()
-        elif self._hearing != (len(self._input) <= READ_AHEAD):
+        elif self._hearing != (self._input.left <= READ_AHEAD):
             self._hearing = not self._hearing
             if self._hearing:
                 self._transport.resume_reading()
@@ -205,28 +205,24 @@ class Conversation(asyncio.Protocol):
     def _send(self, reply: Reply, *, counted: bool = True) -> None:
         if self._closing:
             return
-        if counted and reply.permanent:
+        if reply.code >= 500 and counted:
             self._errors += 1
             if self._errors > HARD_ERRORS:
                 reply = replies.TOO_MANY_ERRORS
-        self._output.append(reply.encode())
+        self._output += reply.encode()
         if reply.code == 421:
             self._hang_up()
 
     def _flush(self) -> None:
         """Replies to commands that came together leave together (RFC 2920 §3.2)."""
         if self._output:
-            self._write(b"".join(self._output))
-            self._output.clear()
+            output, self._output = self._output, b""
+            self._write(output)
 
     @property
     @abstractmethod
     def _in_content(self) -> bool:
         """What comes next are octets of content, and no commands."""
-
-    def _is_slowed(self, reply: Reply) -> bool:
-        """A client that only guesses waits, before it is cut off."""
-        return reply.permanent and SOFT_ERRORS <= self._errors < HARD_ERRORS
 
     def _excuse(self, error: Exception) -> Reply:
         """The unforeseen: a 451 for the client, place and kind for the log, never its text.

@@ -1,7 +1,7 @@
 """The one subclass of aiosmtpd's SMTP: it translates between a connection and a `Transaction`.
 
-From aiosmtpd it has a session's state, its time-out and flow control, the verb table, and how many unknown
-verbs are too many; what the library would find out anew by introspection for each connection (0.12 ms of
+From aiosmtpd it has a session's state, its time-out and flow control, and how many unknown verbs are too
+many; what the library would find out anew by introspection for each connection (0.12 ms of
 it), the class has once. Every verb is answered by `smtp.transaction`; no text of the library reaches a
 client, and its command loop is not run: `smtp.conversation` has a quicker one. Not here: decisions.
 """
@@ -48,7 +48,7 @@ class Session(Conversation, SMTP):
             Session._built = True
             _build(loop)
         self._loop = self.loop = loop
-        self._smtp_methods = _LMTP_VERBS if site.policy.lmtp else _VERBS if site.submission else _SMTP_VERBS
+        self._verbs = _LMTP_VERBS if site.policy.lmtp else _VERBS if site.submission else _SMTP_VERBS
         self.hostname = site.policy.hostname
         self.__ident__ = "LMTP" if site.policy.lmtp else "ESMTP"
         self.site = site
@@ -66,7 +66,8 @@ class Session(Conversation, SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._use(cast(asyncio.Transport, transport))  # uvloop's is none by name
         self._session_end = self.loop.time() + self.site.timeouts.session
-        self._reset_timeout()
+        self._put_off_silence()
+        self._ring_at(min(self._silence_end, self._session_end))
         self.site.connections.add(self)
         self._send(Reply(220, "", f"{self.hostname} {self.__ident__}"))
         self._flush()
@@ -100,21 +101,23 @@ class Session(Conversation, SMTP):
             return replies.LINE_TOO_LONG
         if line is None:
             return None
-        line = line.rstrip(b"\r\n")
-        # octets that are no UTF-8 are kept as they came
-        verb, _, argument = line.decode("utf-8", "surrogateescape").partition(" ")
-        if not line or not verb.isascii():
-            return replies.BAD_LINE
+        verb, _, argument = line.rstrip(b"\r").partition(b" ")
         verb = verb.upper()
-        if len(line) > LINE and (verb != "AUTH" or len(line) > RESPONSE_OCTETS):
+        if len(line) > LINE and (verb != b"AUTH" or len(line) > RESPONSE_OCTETS):
             return replies.LINE_TOO_LONG
-        method = self._smtp_methods.get(verb)
+        method = self._verbs.get(verb)
         if method is None:
-            self._unknown += 1
-            return replies.TOO_MANY_ERRORS if self._unknown >= BOGUS_LIMIT else replies.UNRECOGNIZED
-        self._reset_timeout()
-        answer: Answer = method(self, argument.strip(_SPACE))
+            return self._no_verb(verb)
+        self._silence_end = self.loop.time() + self.site.timeouts.idle
+        # octets that are no UTF-8 are kept as they came
+        answer: Answer = method(self, argument.decode("utf-8", "surrogateescape").strip(_SPACE))
         return answer
+
+    def _no_verb(self, verb: bytes) -> Answer:
+        if not verb or not verb.isascii():
+            return replies.BAD_LINE
+        self._unknown += 1
+        return replies.TOO_MANY_ERRORS if self._unknown >= BOGUS_LIMIT else replies.UNRECOGNIZED
 
     def _helo(self, name: str) -> Answer:
         return self.dialogue.hello(name, extended=False, starttls=False)
@@ -142,25 +145,26 @@ class Session(Conversation, SMTP):
             line = None
         if line is not None and len(line) > RESPONSE_OCTETS - 2:
             line = None
-        self._reset_timeout()
+        self._put_off_silence()
         return self._log_in(self.dialogue.respond(line))
 
     def _mail(self, argument: str) -> Answer:
-        return self._noted("sender-refused", argument, self.dialogue.mail(argument))
+        reply = self.dialogue.mail(argument)
+        return reply if reply.code < 400 else self._refused("sender-refused", argument, reply)
 
     def _rcpt(self, argument: str) -> Answer:
         reply = self.dialogue.rcpt(argument)
-        if isinstance(reply, Reply):
-            return self._noted("recipient-refused", argument, reply)
-        return self._noted_later(argument, reply)
+        if not isinstance(reply, Reply):
+            return self._rcpt_later(argument, reply)
+        return reply if reply.code < 400 else self._refused("recipient-refused", argument, reply)
 
-    async def _noted_later(self, argument: str, reply: Coroutine[Any, Any, Reply]) -> Reply:
-        return self._noted("recipient-refused", argument, await reply)
+    async def _rcpt_later(self, argument: str, routed: Coroutine[Any, Any, Reply]) -> Reply:
+        reply = await routed
+        return reply if reply.code < 400 else self._refused("recipient-refused", argument, reply)
 
-    def _noted(self, refused: str, argument: str, reply: Reply) -> Reply:
-        if not reply.positive:
-            maillog.count(refused)
-            maillog.event(refused, peer=self.peer.address, argument=argument[:300], reply=reply)
+    def _refused(self, event: str, argument: str, reply: Reply) -> Reply:
+        maillog.count(event)
+        maillog.event(event, peer=self.peer.address, argument=argument[:300], reply=reply)
         return reply
 
     def _rset(self, argument: str) -> Answer:
@@ -259,7 +263,8 @@ class Session(Conversation, SMTP):
                 self._input.feed(rest)  # it is empty: they stay in order
             if content.smuggling and not self._smuggling:
                 self._smuggling = True
-                self._reset_timeout(SMUGGLING_WAIT)
+                self._silence_end = self.loop.time() + SMUGGLING_WAIT
+                self._ring_at(min(self._silence_end, self._session_end))
             if content.wants_spill:
                 return self._spill(content)
             if not content.ended:
@@ -293,11 +298,14 @@ class Session(Conversation, SMTP):
     def _take(self, most: int | None = None) -> bytes:
         """Octets of content, none if there are none, or no more time."""
         block = self._input.take(most)
-        if block and not self._smuggling:
-            self._reset_timeout()
-        if block and self.loop.time() > self._content_end:  # a slow sender, whom the idle limit does not stop
+        if not block:
+            return b""
+        now = self.loop.time()
+        if now > self._content_end:  # a slow sender, whom the idle limit does not stop
             self._say_goodbye(replies.IDLE)
             return b""
+        if not self._smuggling:
+            self._silence_end = now + self.site.timeouts.idle
         return block
 
     async def _spill(self, content: Content) -> list[Reply]:
@@ -320,30 +328,30 @@ class Session(Conversation, SMTP):
             answers = [self._excuse(error)]
         if self._closing:  # the client has gone meanwhile
             return
-        self._reset_timeout()
+        self._put_off_silence()
         for reply in answers:
             self._send(reply)
         self._converse()
 
 
-_VERBS: dict[str, Callable[[Session, str], Answer]] = {
-    "HELO": Session._helo,
-    "EHLO": Session._ehlo,
-    "STARTTLS": Session._starttls,
-    "AUTH": Session._auth,
-    "MAIL": Session._mail,
-    "RCPT": Session._rcpt,
-    "DATA": Session._data,
-    "BDAT": Session._bdat,
-    "RSET": Session._rset,
-    "NOOP": Session._noop,
-    "VRFY": Session._vrfy,
-    "EXPN": Session._expn,
-    "HELP": Session._help,
-    "QUIT": Session._quit,
+_VERBS: dict[bytes, Callable[[Session, str], Answer]] = {
+    b"HELO": Session._helo,
+    b"EHLO": Session._ehlo,
+    b"STARTTLS": Session._starttls,
+    b"AUTH": Session._auth,
+    b"MAIL": Session._mail,
+    b"RCPT": Session._rcpt,
+    b"DATA": Session._data,
+    b"BDAT": Session._bdat,
+    b"RSET": Session._rset,
+    b"NOOP": Session._noop,
+    b"VRFY": Session._vrfy,
+    b"EXPN": Session._expn,
+    b"HELP": Session._help,
+    b"QUIT": Session._quit,
 }
-_SMTP_VERBS = {verb: method for verb, method in _VERBS.items() if verb != "AUTH"}
-_LMTP_VERBS = {"LHLO" if verb == "EHLO" else verb: m for verb, m in _SMTP_VERBS.items() if verb != "HELO"}
+_SMTP_VERBS = {verb: method for verb, method in _VERBS.items() if verb != b"AUTH"}
+_LMTP_VERBS = {b"LHLO" if verb == b"EHLO" else verb: m for verb, m in _SMTP_VERBS.items() if verb != b"HELO"}
 _OF_CONNECTION = {"_closed", "_stream_reader_wr", "_strong_reader", "_client_connected_cb", "_handle_hooks"}
 
 

@@ -116,7 +116,7 @@ class Driver(asyncio.Protocol):
         self._lines.feed(data)
         if self._task is None:
             self._begin()
-        elif len(self._lines) > INPUT:
+        elif self._lines.left > INPUT:
             self._pause_reading()
 
     def eof_received(self) -> bool:

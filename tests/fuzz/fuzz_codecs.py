@@ -214,7 +214,7 @@ def command_lines(data: bytes) -> None:
                     found.append(lines.next())
                 except LineTooLong:
                     found.append(None)
-            assert len(lines) < 20
+            assert lines.left < 20
         assert all(line is None or len(line) < 20 for line in found)
         outcomes.append(found)
     assert outcomes[0] == outcomes[1]

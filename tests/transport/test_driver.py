@@ -320,7 +320,7 @@ def test_long_lines(serve):
         assert await reader.readline() == b"-ERR too long\r\n"  # once, at its 100th octet
         writer.write(b"z" * 500_000 + b"\r\nB\r\n")
         assert await reader.readline() == b"+OK B\r\n"
-        assert len(server.drivers[0]._lines) == 0
+        assert server.drivers[0]._lines.left == 0
 
     serve(conversation)
 
@@ -334,7 +334,7 @@ def test_input_is_bounded_while_a_line_is_worked_on(serve, until):
                 writer.write(line * 1000)
                 sent += 1000
                 await asyncio.wait_for(writer.drain(), 0.1)
-        assert len(server.drivers[0]._lines) <= 16 * 1024 + 256 * 1024
+        assert server.drivers[0]._lines.left <= 16 * 1024 + 256 * 1024
         assert sent < 500_000
         server.hold.set()
         await reader.readexactly(10)
