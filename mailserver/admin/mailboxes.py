@@ -53,19 +53,23 @@ def list_trash(accounts: Accounts, address: Address) -> list[TrashEntry]:
 def restore(accounts: Accounts, address: Address, ids: Sequence[str] | None) -> TrashResult:
     """Put deleted messages back into the mailbox, all for None.
 
-    Raises Refused for an id that is not there, before anything is moved; Missing, Unavailable, OSError.
+    Raises Refused for an id that is not there, before anything is moved, and after all others are for one
+    that cannot be restored; Missing, Unavailable, OSError.
     """
     user, maildir = accounts.user(address)
     trash = Trash(maildir)
-    chosen = [trashed.unique for trashed in _chosen(trash, ids)]
-    for unique in chosen:
+    restored, problems = 0, []
+    for trashed in _chosen(trash, ids):
         try:
-            trash.restore(unique)
+            trash.restore(trashed.unique)
+            restored += 1
         except Gone:
-            raise Refused(f"{unique} is in the Trash no more") from None
+            problems.append(f"{_id(trashed)} is in the Trash no more")
         except FileExistsError:
-            raise Refused(f"{unique} is in the mailbox already") from None
-    return TrashResult(user.address, restored=len(chosen))
+            problems.append(f"{_id(trashed)} is in the mailbox already")
+    if problems:  # none of which keeps the others in Trash
+        raise Refused(f"{problems[0]}; {len(problems)} not restored, {restored} restored")
+    return TrashResult(user.address, restored=restored)
 
 
 def purge(
@@ -83,11 +87,16 @@ def purge(
 
 
 def _chosen(trash: Trash, ids: Sequence[str] | None) -> Iterator[Trashed]:
-    found = {trashed.unique: trashed for trashed in trash.list()}
+    found = {_id(trashed): trashed for trashed in trash.list()}
     unknown = sorted(set(ids or ()) - found.keys())
     if unknown:
         raise Refused(f"no message {unknown[0]} in the Trash")
-    yield from (found[unique] for unique in (dict.fromkeys(ids) if ids is not None else found))
+    yield from (found[chosen] for chosen in (dict.fromkeys(ids) if ids is not None else found))
+
+
+def _id(trashed: Trashed) -> str:
+    """The unique part of its name; other programs put octets there that nobody can show or type."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in trashed.unique)
 
 
 def _entry(maildir: Maildir, trashed: Trashed) -> TrashEntry:
@@ -95,7 +104,7 @@ def _entry(maildir: Maildir, trashed: Trashed) -> TrashEntry:
     text = _header(maildir, trashed.name).decode(errors="replace")  # RFC 6532 §3: UTF-8 as it is
     header = HeaderParser(policy=policy.compat32).parsestr(text)
     sender, subject = (_words(header.get(name)) for name in ("From", "Subject"))
-    return TrashEntry(trashed.unique, deleted, trashed.size, sender, subject)
+    return TrashEntry(_id(trashed), deleted, trashed.size, sender, subject)
 
 
 def _header(maildir: Maildir, name: str) -> bytes:

@@ -21,6 +21,7 @@ from mailserver.config.model import NEEDS_TWISTED, TWISTED_UNUSABLE, Config, Lis
 from mailserver.config.private import misplaced
 from mailserver.config.statements import Path
 from mailserver.config.values import DomainName, PathText
+from mailserver.durable import files
 from mailserver.transport.endpoint import parse as parse_endpoint
 
 FILE = "mailserver.toml"
@@ -151,7 +152,7 @@ def _relay_problems(relay: Relay) -> Iterator[tuple[str, str]]:
 
 def _content(file: str) -> bytes | Problem:
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", opener=files.regular) as stream:
             return stream.read(MAX_FILE + 1)
     except FileNotFoundError:
         return Problem(file, "", "no such file; `mailserver init DOMAIN` makes one")

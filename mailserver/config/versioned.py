@@ -59,7 +59,7 @@ class VersionedFile:
     def read(self) -> bytes:
         """The content of the file."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=files.regular) as file:
                 data = file.read(MAX_FILE + 1)
         except FileNotFoundError:
             raise ConfigError(self.path, "", f"no such file; {self._way_out()}") from None

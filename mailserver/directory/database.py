@@ -16,6 +16,7 @@ from functools import lru_cache
 from mailserver.directory import aliases, changes, domains, names, users
 from mailserver.directory.cache import Files, Kept
 from mailserver.directory.entries import Domain, Exists, Missing, User
+from mailserver.durable.files import is_directory
 from mailserver.mail.address import Address, AddressError, canonical_domain, display_domain, fold_local
 from mailserver.mail.quota import Quota
 
@@ -76,7 +77,7 @@ class Directory:
     def domains(self) -> Iterator[str]:
         """The names of all domains, in A-labels. Raises OSError."""
         with os.scandir(self.root) as found:
-            yield from {name for entry in found if entry.is_dir() and (name := domain_named(entry.name))}
+            yield from {name for entry in found if is_directory(entry) and (name := domain_named(entry.name))}
 
     def users(self, domain: str) -> Iterator[str]:
         """The local parts of all users of a domain. Raises Missing, Unavailable, OSError."""

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 
-from mailserver.durable.files import sync_directory
+from mailserver.durable.files import regular, sync_directory
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -95,5 +95,5 @@ def _swap(path: str, temporary: str, known: bytes, data: bytes) -> None:
 
 
 def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         return file.read()

@@ -7,10 +7,31 @@ Not here: message content, which is committed in groups (`durable.commit`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
+import stat
 
 _counter = itertools.count()
+
+
+def regular(path: str, flags: int) -> int:
+    """For `open(..., opener=)`: what is no file, such as a pipe, keeps nobody waiting. Raises OSError."""
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, os.strerror(number) if number == errno.EISDIR else "Not a regular file", path)
+
+
+def is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or leads to one; a link that leads nowhere, or in circles, does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:

@@ -70,7 +70,8 @@ class Channel:
 
     def tell(self, told: Told) -> None:
         """Answer, or say what happened. A console that does not listen does not hold anybody up."""
-        told = msgspec.structs.replace(told, problem=told.problem[:_PROBLEM])
+        problem = told.problem[:_PROBLEM].encode(errors="backslashreplace").decode()  # it may name any file
+        told = msgspec.structs.replace(told, problem=problem)
         with contextlib.suppress(OSError):
             os.write(self._supervisor, msgspec.json.encode(told))
 

@@ -70,7 +70,7 @@ class Certificates:
         """
         problems: list[str] = []
         try:
-            names = sorted(entry.name for entry in os.scandir(self.directory) if entry.is_dir())
+            names = sorted(entry.name for entry in os.scandir(self.directory) if files.is_directory(entry))
         except OSError as error:
             return [f"{self.directory}: {error.strerror}"]
         loaded: dict[str, _Certificate] = {}
@@ -131,7 +131,7 @@ def _context() -> ssl.SSLContext:
 
 def _read_file(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=files.regular) as file:
             data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror}") from None

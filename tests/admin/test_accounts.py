@@ -269,6 +269,31 @@ def test_a_subject_in_trash_is_shown_as_it_was_written(accounts, field, shown):
     assert [entry.subject for entry in mailboxes.list_trash(accounts, ANN)] == [shown]
 
 
+def test_mail_in_trash_whose_names_are_no_text_is_shown_and_restored(accounts):
+    accounts.add_user(ANN, "secret")
+    _, maildir = accounts.user(ANN)
+    for name in ("1.\udcff", "2.\n\x1b"):
+        deliver(maildir, name, b"body\n")
+    Trash(maildir).discard(*maildir.scan())
+    ids = {entry.id for entry in mailboxes.list_trash(accounts, ANN)}
+    assert ids == {r"1.\udcff", r"2.\u000a\u001b"}
+    assert mailboxes.restore(accounts, ANN, [r"1.\udcff"]).restored == 1
+    assert mailboxes.purge(accounts, ANN, [r"2.\u000a\u001b"], None).purged == 1
+    assert [message.unique for message in maildir.scan()] == ["1.\udcff"]
+
+
+def test_what_cannot_be_restored_keeps_no_other_mail_in_trash(accounts):
+    accounts.add_user(ANN, "secret")
+    _, maildir = accounts.user(ANN)
+    for name in ("1.a", "2.b", "3.c"):
+        deliver(maildir, name, b"body\n")
+    Trash(maildir).discard(*maildir.scan())
+    deliver(maildir, "2.b", b"brought back from a backup\n")
+    with pytest.raises(Refused, match=r"2\.b is in the mailbox already; 1 not restored, 2 restored"):
+        mailboxes.restore(accounts, ANN, None)
+    assert [entry.id for entry in mailboxes.list_trash(accounts, ANN)] == ["2.b"]
+
+
 def test_trash_is_listed_restored_and_purged(accounts):
     accounts.add_user(ANN, "secret")
     _, maildir = accounts.user(ANN)

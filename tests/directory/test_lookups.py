@@ -415,6 +415,11 @@ def test_odd_things_in_place_of_a_file_do_not_hang(tree: Tree) -> None:
             tree.directory.user("example.org", local)
 
 
+def test_a_link_in_circles_hides_no_domain(tree: Tree) -> None:
+    (tree.root / "circle.test").symlink_to("circle.test")
+    assert list(tree.directory.domains()) == ["example.org"]
+
+
 def test_pipe_put_in_place_at_the_last_moment_does_not_hang(tree: Tree) -> None:
     os.mkfifo(tree.root / "fifo")
     with pytest.raises(cache.Malformed):

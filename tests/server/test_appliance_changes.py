@@ -153,6 +153,32 @@ def test_a_broken_file_keeps_what_was(site: serving.Site, text: str | None, said
             assert size(client) == 200 * 1024
 
 
+def test_a_pipe_in_place_of_the_file_holds_up_nobody(site: serving.Site) -> None:
+    port = site.ports.take()
+    site.configure([("smtp", f"tcp:127.0.0.1:{port}")])
+    with site.serve() as server:
+        (site.config / "mailserver.toml").unlink()
+        os.mkfifo(site.config / "mailserver.toml")
+        reload(server)
+        assert "Not a regular file" in server.event("config-refused")["problem"]
+        with smtp(port):
+            pass
+
+
+def test_a_name_that_is_no_text_is_told_and_ends_nothing(site: serving.Site) -> None:
+    port = site.ports.take()
+    site.configure([("smtp", f"tcp:127.0.0.1:{port}")])
+    with site.serve() as server:
+        os.mkdir(os.fsencode(site.config / "tls") + b"/\xff")
+        reload(server)
+        assert "\\udcff" in server.event("certificate-problem")["problem"]
+        server.event("reloaded")
+        reload(server)
+        server.event("reloaded")
+        with smtp(port):
+            pass
+
+
 def test_what_needs_a_restart_is_said(site: serving.Site) -> None:
     port = site.ports.take()
     listeners = [("smtp", f"tcp:127.0.0.1:{port}")]

@@ -140,6 +140,11 @@ def make_unreadable(place):
     (place / "privkey.pem").mkdir()
 
 
+def make_pipe(place):
+    (place / "fullchain.pem").unlink()
+    os.mkfifo(place / "fullchain.pem")
+
+
 @pytest.mark.parametrize(
     ("damage", "file", "hint"),
     [
@@ -147,6 +152,7 @@ def make_unreadable(place):
         (encrypt_key, "privkey.pem", "unencrypted"),
         (make_unreadable, "privkey.pem", "Is a directory"),
         (lambda place: (place / "privkey.pem").unlink(), "privkey.pem", "No such file"),
+        (make_pipe, "fullchain.pem", "Not a regular file"),
         (lambda place: (place / "privkey.pem").write_text(""), "privkey.pem", "PEM"),
         (lambda place: (place / "fullchain.pem").unlink(), "fullchain.pem", "No such file"),
         (lambda place: (place / "fullchain.pem").write_text("hello"), "fullchain.pem", "PEM"),
@@ -163,6 +169,12 @@ def test_a_broken_certificate_leaves_the_old_one(directory, damage, file, hint):
     assert problem.startswith(str(place / file)) and hint in problem and "\n" not in problem
     assert seen(certificates.context, "mx.test") == {"mx.test"}
     assert seen(certificates.context, "renewed.test") == {"renewed.test"}  # the others are not held up
+
+
+def test_a_link_in_circles_keeps_no_certificate_away(directory):
+    install(directory, "mx", "mx.test")
+    (directory / "circle").symlink_to("circle")
+    assert seen(loaded(directory, "mx").context) == {"mx.test"}
 
 
 def test_vanished_directory_leaves_the_old_ones(directory):
