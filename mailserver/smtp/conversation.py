@@ -45,21 +45,21 @@ class Conversation(asyncio.Protocol):
     _write: outlet.Write
     _timeout_handle: asyncio.TimerHandle | None
     _paused: bool  # the client does not read
+    _task: asyncio.Task[None] | None = None  # what is waited for
+    _committing = False  # a commit is waited for
+    _errors = 0
+    _silence_end = _session_end = 0.0
+    _draining = _closing = _smuggling = _eof = False
+    _hearing = True
+    _output = b""  # of this turn
 
     def _begin(self, read: Callable[[Any], Answer]) -> None:
         """At the start; `read` is a function, no bound method: a session is no cycle for the collector."""
         self._read = self._read_first = read
         self._input = Lines(READ_AHEAD)
-        self._output = b""  # of this turn
-        self._task: asyncio.Task[None] | None = None  # what is waited for
-        self._committing = False  # a commit is waited for
-        self._errors = 0
-        self._silence_end = self._session_end = 0.0
-        self._draining = self._closing = self._smuggling = self._eof = False
-        self._hearing = True
 
     def _use(self, transport: asyncio.Transport) -> None:
-        self._transport, self._write = transport, outlet.of(transport)
+        self._transport, self._write = transport, outlet.of(transport, self.peer.descriptor)
         transport.set_write_buffer_limits(high=UNREAD)
 
     # -- what happens ----------------------------------------------------------------------------

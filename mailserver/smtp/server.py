@@ -40,6 +40,9 @@ class Session(Conversation, SMTP):
     """One connection."""
 
     _built: ClassVar = False
+    _chunk: Chunk | None = None
+    _missing = _unknown = 0
+    _content_end = 0.0
 
     def __init__(self, site: Site, peer: Peer) -> None:
         # the library's constructor runs once, for the class
@@ -49,28 +52,23 @@ class Session(Conversation, SMTP):
             _build(loop)
         self._loop = self.loop = loop
         self._verbs = _LMTP_VERBS if site.policy.lmtp else _VERBS if site.submission else _SMTP_VERBS
-        self.hostname = site.policy.hostname
-        self.__ident__ = "LMTP" if site.policy.lmtp else "ESMTP"
         self.site = site
         self.peer = peer
         self._submitting = submitting = Submitting(site.submission, peer) if site.submission else None
         self.dialogue = Transaction(site.policy, site.router, site.reception, peer.address, submitting)
         self.dialogue.secure = peer.secure
         self._begin(Session._read_command)
-        self._chunk: Chunk | None = None
-        self._missing = self._unknown = 0
-        self._content_end = 0.0
 
     # -- connection ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._use(cast(asyncio.Transport, transport))  # uvloop's is none by name
-        self._session_end = self.loop.time() + self.site.timeouts.session
-        self._put_off_silence()
+        now, timeouts = self.loop.time(), self.site.timeouts
+        self._silence_end, self._session_end = now + timeouts.idle, now + timeouts.session
         self._ring_at(min(self._silence_end, self._session_end))
         self.site.connections.add(self)
-        self._send(Reply(220, "", f"{self.hostname} {self.__ident__}"))
-        self._flush()
+        if not self._closing:
+            self._write(self.site.greeting)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
@@ -187,8 +185,7 @@ class Session(Conversation, SMTP):
     def _quit(self, argument: str) -> Answer:
         if argument:
             return replies.NO_ARGUMENT
-        self.dialogue.reset()
-        self._send(Reply(221, "2.0.0", f"{self.hostname} closing connection"))
+        self._output += self.site.farewell
         self._hang_up()
         return None
 

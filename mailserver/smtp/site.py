@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from ssl import SSLContext
 
+from mailserver.mail.reply import Reply
 from mailserver.mta.reception import Reception
 from mailserver.smtp.submission import Submission
 from mailserver.smtp.transaction import Policy, Router
@@ -36,3 +38,13 @@ class Site:
     timeouts: Timeouts = field(default_factory=Timeouts)
     tls: Callable[[], SSLContext] | None = None
     submission: Submission | None = None
+
+    @cached_property
+    def greeting(self) -> bytes:
+        """What a client hears first."""
+        return Reply(220, "", f"{self.policy.hostname} {'LMTP' if self.policy.lmtp else 'ESMTP'}").encode()
+
+    @cached_property
+    def farewell(self) -> bytes:
+        """The answer to QUIT."""
+        return Reply(221, "2.0.0", f"{self.policy.hostname} closing connection").encode()

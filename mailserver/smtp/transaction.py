@@ -86,6 +86,16 @@ class Transaction:
     may send anywhere.
     """
 
+    secure = False
+    hello_name = ""
+    extended = False
+    _envelope: Envelope | None = None
+    content: Content | None = None
+    """The content to feed, between DATA or the first BDAT and its end."""
+    _incoming: Incoming | None = None
+    _finishing: Incoming | None = None
+    _size = 0
+
     def __init__(
         self,
         policy: Policy,
@@ -95,20 +105,11 @@ class Transaction:
         submitting: Submitting | None = None,
     ) -> None:
         self.policy = policy
-        self.secure = False
-        self.hello_name = ""
-        self.extended = False
         self._router = router
         self._reception = reception
         self._peer = peer
         self._submitting = submitting
-        self._envelope: Envelope | None = None
         self._accepted: list[Accepted] = []
-        self.content: Content | None = None
-        """The content to feed, between DATA or the first BDAT and its end."""
-        self._incoming: Incoming | None = None
-        self._finishing: Incoming | None = None
-        self._size = 0
 
     # -- session ---------------------------------------------------------------------------------
 

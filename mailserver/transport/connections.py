@@ -6,6 +6,7 @@ Not here: accepting (`listener`), what is said (`driver`, `smtp.server`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -48,21 +49,20 @@ class Connections:
 
     def __init__(self) -> None:
         self.draining = False
-        self._live: dict[Connection, Entry] = {}
+        self._live: dict[Connection, tuple[int, float]] = {}  # number, since
         self._numbers = itertools.count(1)
-        self._empty = asyncio.Event()
+        self._emptied = asyncio.Event()
 
     def __iter__(self) -> Iterator[Entry]:
         """By number, which is the order in which they came."""
-        return iter(self._live.values())
+        return (Entry(number, since, connection) for connection, (number, since) in self._live.items())
 
     def __len__(self) -> int:
         return len(self._live)
 
     def add(self, connection: Connection) -> None:
         """Know a connection; one that comes while draining is drained at once."""
-        self._live[connection] = Entry(next(self._numbers), time.time(), connection)
-        self._empty.clear()
+        self._live[connection] = next(self._numbers), time.time()
         if self.draining:
             connection.drain()
 
@@ -70,7 +70,7 @@ class Connections:
         """Forget a connection, if it is known."""
         self._live.pop(connection, None)
         if not self._live:
-            self._empty.set()
+            self._emptied.set()
 
     def end(self, number: int, timeout: float) -> bool:
         """End one as `drain` ends all; False where there is none of that number."""
@@ -87,8 +87,9 @@ class Connections:
 
     async def wait_empty(self) -> None:
         """Return when nobody is connected."""
-        if self._live:
-            await self._empty.wait()
+        while self._live:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     async def drain(self, timeout: float) -> int:
         """End all: idle ones now, busy ones when they are done, the rest after `timeout` seconds.
@@ -106,10 +107,6 @@ class Connections:
         return len(cut)
 
     async def _wait(self, timeout: float) -> None:
-        if not self._live:
-            return
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._empty.wait()
-        except TimeoutError:
-            return
+                await self.wait_empty()

@@ -106,7 +106,7 @@ class Driver(asyncio.Protocol):
 
     def _use(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._write = outlet.of(transport)
+        self._write = outlet.of(transport, self._peer.descriptor)
         transport.set_write_buffer_limits(high=OUTPUT)
         self._over_tls = transport.get_extra_info("ssl_object") is not None
 

@@ -44,12 +44,12 @@ class Gate:
 
     def enter(self, source: str | bytes) -> str | None:
         """Take a place for `source` (see `source_of`); None, or which limit forbids it."""
-        counts, stride, limits = self._counts, self._stride, self.limits
-        if self.connections >= limits.connections:
+        counts, stride, limits, end = self._counts, self._stride, self.limits, self._end[0]
+        if sum(counts[BUCKETS:end:stride]) >= limits.connections:
             return "connections"
         if source:
             bucket = hash(source) % BUCKETS
-            if 0 < limits.per_address <= sum(counts[bucket : self._end[0] : stride]):
+            if 0 < limits.per_address <= sum(counts[bucket:end:stride]):
                 return "per-address"
             counts[self.slot * stride + bucket] += 1
         counts[self.slot * stride + BUCKETS] += 1

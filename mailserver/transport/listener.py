@@ -35,6 +35,7 @@ RETRY = 0.25  # seconds without accepting after descriptors or memory ran out
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_STREAM, _IPV4 = int(socket.SOCK_STREAM), int(socket.AF_INET)
 _NO_CONNECTION = {  # accept(2): errors of the one connection that was about to come
     errno.ECONNABORTED,
     errno.EPROTO,
@@ -52,6 +53,7 @@ class Peer(NamedTuple):
     port: int
     uid: int | None  # of the process, on a UNIX socket
     secure: bool  # TLS from the first octet
+    descriptor: int | None = None  # of the connection, while it lasts
 
     @property
     def is_local(self) -> bool:
@@ -80,9 +82,8 @@ class _Connection(socket.socket):
     source: str | bytes
 
     def __init__(self, family: int, fd: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM, 0, fd)
+        super().__init__(family, _STREAM, 0, fd)
         self.listener = None
-        self.setblocking(False)
 
     def close(self) -> None:
         self._leave()
@@ -132,7 +133,7 @@ class Listener:
         self._proxy_from = tuple(proxy_from)
         self._refusal = b"" if endpoint.tls else refusal
         self._made: tuple[int, int] | None = None  # device and inode of our socket file
-        self.defers: Callable[[], bool] = lambda: False
+        self.defers: Callable[[], bool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepting = False
         self._later: asyncio.TimerHandle | None = None
@@ -211,7 +212,7 @@ class Listener:
                 self._loop.remove_reader(sock)
 
     def _accept(self, listening: socket.socket, family: int) -> None:
-        if self.defers():
+        if self.defers is not None and self.defers():
             self._stop_watching()
             assert self._loop is not None
             self._later = self._loop.call_later(DEFER, self._take_rest)
@@ -268,10 +269,12 @@ class Listener:
 
     def _peer(self, sock: socket.socket, address: Any, family: int) -> Peer:
         secure = self._certificates is not None
+        if family == _IPV4:
+            return Peer(address[0], address[1], None, secure, sock.fileno())
         if family == socket.AF_UNIX:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return Peer("unix", 0, _CREDENTIALS.unpack(credentials)[1], secure)
-        return Peer(_plain(address[0]), address[1], None, secure)
+            return Peer("unix", 0, _CREDENTIALS.unpack(credentials)[1], secure, sock.fileno())
+        return Peer(_plain(address[0]), address[1], None, secure, sock.fileno())
 
     def _is_proxy(self, peer: Peer) -> bool:
         if peer.address == "unix":
@@ -297,7 +300,7 @@ class Listener:
         maillog.event("connection-refused", listener=self.endpoint, peer=peer.address, limit=limit)
         if self._refusal:
             with contextlib.suppress(OSError):
-                sock.send(self._refusal)
+                sock.send(self._refusal, socket.MSG_DONTWAIT)
         sock.close()
         return False
 
@@ -323,6 +326,7 @@ class Listener:
 
     async def _begin(self, sock: _Connection, peer: Peer, proxied: bool) -> None:
         assert self._loop is not None
+        sock.setblocking(False)
         try:
             if proxied:
                 async with asyncio.timeout(self.gate.limits.handshake_timeout):
@@ -366,7 +370,7 @@ class Listener:
         if header.source is None:
             return peer
         address, port = header.source
-        return Peer(_plain(address), port, None, peer.secure)
+        return peer._replace(address=_plain(address), port=port)
 
     async def _readable(self, sock: socket.socket) -> None:
         assert self._loop is not None

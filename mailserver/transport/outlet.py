@@ -17,12 +17,11 @@ from functools import partial
 Write = Callable[[bytes], None]
 
 
-def of(transport: asyncio.Transport) -> Write:
-    """How to write to the other end of `transport`; never blocks, never raises."""
-    socket = transport.get_extra_info("socket")
-    if socket is None or transport.get_extra_info("ssl_object") is not None:
+def of(transport: asyncio.Transport, descriptor: int | None) -> Write:
+    """How to write to the other end of `transport`, which has that descriptor; never blocks, never raises."""
+    if descriptor is None or transport.get_extra_info("ssl_object") is not None:
         return transport.write
-    return partial(_write, transport, socket.fileno())
+    return partial(_write, transport, descriptor)
 
 
 def _write(transport: asyncio.Transport, fd: int, data: bytes) -> None:

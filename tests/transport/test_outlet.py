@@ -23,7 +23,7 @@ class Pair:
         self.far.setblocking(False)
         loop = asyncio.get_running_loop()
         self.transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-        self.write = outlet.of(self.transport)
+        self.write = outlet.of(self.transport, near.fileno())
         return self
 
     async def __aexit__(self, *_: object) -> None:
