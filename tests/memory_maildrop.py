@@ -61,7 +61,7 @@ class MemoryMaildrop:
         self._ids = list(mailbox.messages)
         self.sizes: Sequence[int] = [len(message) for message in mailbox.messages.values()]
 
-    async def unique_ids(self) -> Sequence[str]:
+    def unique_ids(self) -> Sequence[str]:
         self._check()
         return self._ids
 

@@ -242,7 +242,7 @@ def _parse_user(path: str, data: bytes, ours: Domain) -> User:
         ours.quota.storage if file.quota is None else file.quota,
         ours.quota.messages if file.quota_messages is None else file.quota_messages,
     )
-    return User(local, ours.name, file.password, quota, file.enabled)
+    return User(local, ours.name, file.password, quota, file.enabled, ours.maildirs)
 
 
 def _parse_alias(path: str, data: bytes, ours: Domain) -> tuple[Address, ...]:

@@ -34,6 +34,7 @@ class User:
     password: str = field(repr=False)
     quota: Quota
     enabled: bool
+    maildirs: str | None = None  # as the domain's
 
     @property
     def address(self) -> str:

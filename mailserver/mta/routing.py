@@ -61,6 +61,9 @@ class Mailboxes:
     def of(self, domain: Domain, local: str) -> Maildir:
         return Maildir(_path(self.root, domain.name, domain.maildirs, local))
 
+    def of_user(self, user: User) -> Maildir:
+        return Maildir(_path(self.root, user.domain, user.maildirs, user.local))
+
     def every(self, directory: Directory) -> Iterator[str]:
         """The path of every user's mailbox, there or not; domains that cannot be read are left out."""
         for name in directory.domains():

@@ -7,7 +7,6 @@ client sees it. Not here: listeners and time limits (`transport`), who may log i
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from mailserver.directory.entries import User
 from mailserver.mail.sasl import RESPONSE_OCTETS
@@ -28,14 +27,13 @@ LINE_LIMIT = RESPONSE_OCTETS
 class Pop3:
     """The POP3 service of a server: what its sessions share.
 
-    `mailbox_of` says where a user's mailbox is, or None when that is nowhere any more. It may block, and
-    raise directory's Unavailable: it runs in `pool`. `last_logins` may be shared with other processes.
+    `mailbox_of` says where a user's mailbox is; `last_logins` may be shared with other processes.
     """
 
     def __init__(
         self,
         authenticator: Authenticator,
-        mailbox_of: Callable[[User], Maildir | None],
+        mailbox_of: Callable[[User], Maildir],
         pool: Pool,
         last_logins: LastLogins | None = None,
     ) -> None:
@@ -48,6 +46,6 @@ class Pop3:
         return Session(Authorization(peer, policy, self._authenticator, self._last_logins, self._open))
 
     async def _open(self, user: User) -> MailboxMaildrop:
-        maildrop = MailboxMaildrop(partial(self._mailbox_of, user), self._pool)
+        maildrop = MailboxMaildrop(self._mailbox_of(user), self._pool)
         await maildrop.open()
         return maildrop

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import accumulate
 from typing import ParamSpec, TypeVar
 
-from mailserver import directory, maillog
+from mailserver import maillog
 from mailserver.mailbox import lock, maildir, wire
 from mailserver.mailbox.maildir import Maildir, Message
 from mailserver.mailbox.snapshot import Snapshot
@@ -50,20 +50,15 @@ T = TypeVar("T")
 
 
 class MailboxMaildrop:
-    """The maildrop of the mailbox that `find` finds, once `open` has come back.
+    """The maildrop of a mailbox, once `open` has come back."""
 
-    `find` runs in the pool too; it returns None, or raises directory's Unavailable, for want of a mailbox.
-    """
-
-    _maildir: Maildir
-
-    def __init__(self, find: Callable[[], Maildir | None], pool: Pool) -> None:
+    def __init__(self, mailbox: Maildir, pool: Pool) -> None:
         self.sizes: Sequence[int] = ()
-        self._find = find
-        self._lock: lock.Lock | None = None
+        self._maildir = mailbox
+        self._lock = lock.Lock(mailbox.path)
         self._pool = pool
         self._messages = Snapshot((), (), ())
-        self._ids: Sequence[str] | None = None
+        self._ids: Sequence[str] | None = ()
         self._ahead: dict[int, Answer] = {}
         self._last = self._run_length = 0  # the message asked for last, and how many trips in order before it
         self._closed = self._updating = False
@@ -76,10 +71,10 @@ class MailboxMaildrop:
             self.close()
             raise
 
-    async def unique_ids(self) -> Sequence[str]:
-        if self._ids is None and self._messages:
-            self._ids = await self._run(unique_ids, self._maildir, self._messages.uniques)
-        return self._ids or ()
+    def unique_ids(self) -> Sequence[str]:
+        if self._ids is None:
+            raise Unavailable
+        return self._ids
 
     def at_hand(self, number: int) -> Answer | None:
         """A client that takes one message after the other finds most of them read already."""
@@ -112,10 +107,6 @@ class MailboxMaildrop:
         self._closed = True
         self._ahead = {}
         if not self._updating:
-            self._release()
-
-    def _release(self) -> None:
-        if self._lock:
             self._lock.release()
 
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -126,7 +117,7 @@ class MailboxMaildrop:
             raise InUse from None
         except maildir.Gone:
             raise Gone from None
-        except (Busy, directory.Unavailable):  # the latter is logged where the file was read
+        except Busy:
             raise Unavailable from None
         except OSError as error:
             self._report(error)
@@ -139,19 +130,17 @@ class MailboxMaildrop:
     # -- in the pool's threads --
 
     def _load(self) -> None:
-        found = self._find()
-        if found is None:
-            raise Unavailable
-        self._maildir = found
-        if not found.exists():
-            return
-        self._lock = lock.Lock(found.path)
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except FileNotFoundError:
+            if self._maildir.exists():
+                raise
+            return  # nothing was ever delivered
         try:
             self._number()
         finally:
             if self._closed:  # the session ended meanwhile and found no lock to release
-                self._release()
+                self._lock.release()
 
     def _number(self) -> None:
         messages = self._maildir.snapshot()
@@ -161,6 +150,16 @@ class MailboxMaildrop:
             messages = messages.only([size is not None for size in found])
             sizes = array("Q", [size for size in found if size is not None])
         self._messages, self.sizes = messages, sizes
+        if messages:
+            self._ids = self._unique_ids()
+
+    def _unique_ids(self) -> Sequence[str] | None:
+        """Asked for by most clients, and a trip of its own costs more; None keeps nobody from his mail."""
+        try:
+            return unique_ids(self._maildir, self._messages.uniques)
+        except OSError as error:
+            self._report(error)
+            return None
 
     def _size(self, message: Message) -> int | None:
         """None for what cannot be served: gone already, no regular file, not ours to read."""
@@ -216,7 +215,7 @@ class MailboxMaildrop:
         finally:
             self._updating = False
             if self._closed:
-                self._release()
+                self._lock.release()
 
     def _discard(self, messages: list[Message]) -> Removal:
         trash = Trash(self._maildir)

@@ -24,6 +24,7 @@ from mailserver.transport.driver import Answer, Then
 
 COMMAND_OCTETS = 255  # RFC 2449 §4, CRLF included
 BAD_COMMANDS = 20
+_TROUBLE = answer.err("Trouble with the maildrop, try again later", answer.SYS_TEMP)
 _LANGUAGES = {"i-default": "Default language", "en": "English"}  # RFC 2277 §4.5
 
 
@@ -68,6 +69,8 @@ class Session:
             reply = self.authorization.respond(line) if self.authorization.exchange else self._command(line)
         except BadCommand as bad:
             return self._bad(str(bad))
+        except Unavailable:
+            return _TROUBLE
         return reply if isinstance(reply, Answer) else self._awaited(reply)
 
     async def _awaited(self, waiting: Awaitable[Answer]) -> Answer:
@@ -76,7 +79,7 @@ class Session:
         except BadCommand as bad:
             return self._bad(str(bad))
         except Unavailable:
-            return answer.err("Trouble with the maildrop, try again later", answer.SYS_TEMP)
+            return _TROUBLE
         if reply.then is Then.CLOSE and not self._ended:
             self._ended = "failed-logins"
         return reply

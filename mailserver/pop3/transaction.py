@@ -40,7 +40,7 @@ class Maildrop(Protocol):
     def sizes(self) -> Sequence[int]:
         """Octets of each message on the wire, without stuffed dots; that of number n stands at n - 1."""
 
-    async def unique_ids(self) -> Sequence[str]:
+    def unique_ids(self) -> Sequence[str]:
         """The UIDL of each message (RFC 1939 §7). Raises Unavailable."""
 
     def at_hand(self, number: int) -> Answer | None:
@@ -89,13 +89,12 @@ class Transaction:
         n = self._number(number)
         return answer.ok(f"{n} {self._sizes[n - 1]}") if n else self._no_such(number)
 
-    async def uidl(self, number: bytes | None) -> Answer:
+    def uidl(self, number: bytes | None) -> Answer:
         if number is None:
-            ids = await self._maildrop.unique_ids()
+            ids = self._maildrop.unique_ids()
             return answer.numbered("Unique ids follow", self._unmarked(ids), len(ids))
-        if not (n := self._number(number)):
-            return self._no_such(number)
-        return answer.ok(f"{n} {(await self._maildrop.unique_ids())[n - 1]}")
+        n = self._number(number)
+        return answer.ok(f"{n} {self._maildrop.unique_ids()[n - 1]}") if n else self._no_such(number)
 
     def retr(self, number: bytes) -> Answer | Awaitable[Answer]:
         if not (n := self._number(number)):
@@ -138,11 +137,17 @@ class Transaction:
         self._left = self._all
         return answer.ok(f"Nothing marked, {self.summary()}")
 
-    async def quit(self) -> Answer:
+    def quit(self) -> Answer | Awaitable[Answer]:
         """UPDATE: remove what is marked, release the lock, and only then answer (RFC 1939 §6)."""
+        if self._marked:
+            return self._update()
+        self._maildrop.close()
+        return answer.ok("Nothing deleted", Then.CLOSE)
+
+    async def _update(self) -> Answer:
         wanted = len(self._marked)
         try:
-            removal = await self._maildrop.discard(sorted(self._marked)) if wanted else Removal()
+            removal = await self._maildrop.discard(sorted(self._marked))
         except Unavailable:
             removal = Removal(failed=wanted)
         finally:
@@ -158,8 +163,6 @@ class Transaction:
         self._maildrop.close()
 
     def _farewell(self) -> str:
-        if not self.deleted:
-            return "Nothing deleted"
         days, hours = int(self._retention // 86400), int(self._retention // 3600)
         kept = answer.plural(days, "day") if days else answer.plural(hours, "hour")
         return f"{answer.plural(self.deleted, 'message')} deleted, kept in Trash for {kept}"

@@ -13,9 +13,8 @@ from ssl import SSLContext
 from mailserver.config import outgoing
 from mailserver.config.model import Config, Listener
 from mailserver.config.routes import routing
-from mailserver.directory import Directory, User
+from mailserver.directory import Directory
 from mailserver.durable.commit import Committer
-from mailserver.mailbox.maildir import Maildir
 from mailserver.mta.allowance import Allowance
 from mailserver.mta.authentication import Authenticator
 from mailserver.mta.counts import Counts
@@ -81,7 +80,7 @@ class Services:
             counts=counts,
         )
         self._submission = self._submission_rules(counts)
-        self._pop3 = Pop3(self._authenticator, self._mailbox_of, self.storage, last_logins)
+        self._pop3 = Pop3(self._authenticator, self.mailboxes.of_user, self.storage, last_logins)
 
     def close(self) -> None:
         """Finish what was accepted, end the threads."""
@@ -155,10 +154,6 @@ class Services:
         """The certificate of the moment, for sessions that ask for TLS; None if there is none to offer."""
         certificates = self._certificates
         return (lambda: certificates.context) if certificates.available else None
-
-    def _mailbox_of(self, user: User) -> Maildir | None:
-        domain = self.directory.domain(user.domain)
-        return None if domain is None else self.mailboxes.of(domain, user.local)
 
 
 def limits(config: Config) -> Limits:

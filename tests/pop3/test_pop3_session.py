@@ -67,12 +67,13 @@ def test_a_time_out_is_silent_and_changes_nothing(events: list[str]) -> None:
     assert "'ended': 'server'" in events[-1]
 
 
-def test_quit_gives_the_lock_back_before_it_answers() -> None:
+@pytest.mark.parametrize("marked", [["DELE 1"], []])
+def test_quit_gives_the_lock_back_before_it_answers(marked: list[str]) -> None:
     mailbox = MemoryMailbox([MAIL])
     session = logged_in(mailbox)
-    ask(session, "DELE 1", "QUIT")
+    ask(session, *marked, "QUIT")
     assert mailbox.holder is None
-    assert list(mailbox.trash) == ["uid-1"]
+    assert len(mailbox.trash) == len(marked)
 
 
 def test_trouble_at_quit_is_told_and_removes_nothing(events: list[str]) -> None:
