@@ -71,6 +71,10 @@ def defaults(directory: str) -> Config:
 def read(directory: str) -> tuple[Config | None, list[Problem]]:
     """The configuration, or None and all that is wrong with it."""
     file = os.path.join(directory, FILE)
+    if not os.path.abspath(
+        file
+    ).isprintable():  # it is part of what front ends are told, in JSON and in lines
+        return None, [Problem(file, "", "expected a path of printable characters in UTF-8")]
     data = _content(file)
     return (None, [data]) if isinstance(data, Problem) else examine(data, directory)
 

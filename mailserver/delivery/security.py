@@ -13,6 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from mailserver.durable import files
 from mailserver.pool import Pool
 
 
@@ -91,6 +92,7 @@ def _verified(authorities: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks name and chain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if authorities:
+        os.close(files.regular(authorities, os.O_RDONLY | os.O_CLOEXEC))  # OpenSSL would wait for a pipe
         context.load_verify_locations(authorities)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)

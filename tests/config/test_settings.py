@@ -40,6 +40,15 @@ def test_paths_count_from_the_configuration_directory(tmp_path):
     assert config.domains == str(tmp_path / "domains")
 
 
+@pytest.mark.parametrize("name", ["\udcff", "two\nlines"])
+def test_a_directory_whose_name_is_no_text_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    config, (problem,) = read(tmp_path / name, 'hostname = "x.test"')
+    assert config is None
+    assert str(problem).isprintable()
+    assert "expected a path of printable characters" in str(problem)
+
+
 def test_values_are_in_octets_and_seconds(tmp_path):
     text = (
         'hostname = "x.test"\n[limits]\nmessage_size = "1M"\nidle_timeout = "2m"\n[trash]\nretention = "7d"'

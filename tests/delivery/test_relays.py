@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,12 @@ def test_a_relay_that_is_not(tmp_path: Path, script: Script, more: dict[str, Any
     assert part in "\n".join(step.text for step in steps if not step.good)
 
 
-@pytest.mark.parametrize("text", [None, "", "no certificate"])
+@pytest.mark.parametrize("text", [None, "", "no certificate", "a pipe"])
 def test_a_file_of_authorities_that_cannot_be_used(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "authorities.pem"
-    if text is not None:
+    if text == "a pipe":  # which nobody writes to
+        os.mkfifo(path)
+    elif text is not None:
         path.write_text(text)
     one = Relay(name="out", hosts=(Host("127.0.0.1", 1),), authorities=str(path))
 
