@@ -5,7 +5,18 @@ Plain synchronous Python; the caller decides on the thread. Not here: where mail
 may log in (`mta.authentication`), what mailboxes hold (`mailbox`).
 """
 
+from mailserver.directory.cache import Seen, is_unchanged
 from mailserver.directory.database import Directory
 from mailserver.directory.entries import Domain, Exists, Malformed, Missing, Unavailable, User
 
-__all__ = ["Directory", "Domain", "Exists", "Malformed", "Missing", "Unavailable", "User"]
+__all__ = [
+    "Directory",
+    "Domain",
+    "Exists",
+    "Malformed",
+    "Missing",
+    "Seen",
+    "Unavailable",
+    "User",
+    "is_unchanged",
+]

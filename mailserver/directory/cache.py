@@ -7,10 +7,11 @@ several threads. Not here: what the files mean.
 
 from __future__ import annotations
 
+import operator
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,6 +26,8 @@ V = TypeVar("V")
 _SETTLED_NS = 2_000_000_000
 
 Signature = tuple[int, int, int, int]
+Seen = tuple[str, Signature]
+"""A path, and what its stat said when a value was made of it."""
 
 
 @dataclass(slots=True)
@@ -81,6 +84,13 @@ class Kept(Generic[C, V]):
         if entry.fault is not None:
             raise Unavailable(path, entry.fault)
         return entry.value
+
+    def seen(self, path: str, value: V) -> Seen | None:
+        """What `value` was made of, for `is_unchanged`; None where that would prove nothing."""
+        entry = self._young.get(path) or self._old.get(path)
+        if entry is None or entry.value is not value or entry.signature is None or not entry.settled:
+            return None
+        return path, entry.signature
 
     def unavailable(self, path: str, reason: str) -> Unavailable:
         """Log the trouble with `path`, once as long as it stays the same, and give the exception for it."""
@@ -157,8 +167,19 @@ def reason(error: OSError) -> str:
     return error.strerror or "cannot be read"
 
 
-def _signature(found: os.stat_result) -> Signature:
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+_signature: Callable[[os.stat_result], Signature]
+_signature = operator.attrgetter("st_mtime_ns", "st_ctime_ns", "st_size", "st_ino")
+
+
+def is_unchanged(seen: Sequence[Seen]) -> bool:
+    """Whether each path is what it was, behind symbolic links too: then the values made of them hold."""
+    try:
+        for path, signature in seen:
+            if _signature(os.stat(path)) != signature:
+                return False
+    except OSError:  # whoever looks it up says which
+        return False
+    return True
 
 
 def _is_settled(found: os.stat_result, before: int) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from mailserver.directory import aliases, changes, domains, names, users
-from mailserver.directory.cache import Files, Kept
+from mailserver.directory.cache import Files, Kept, Seen
 from mailserver.directory.entries import Domain, Exists, Missing, User
 from mailserver.durable.files import is_directory
 from mailserver.mail.address import Address, AddressError, canonical_domain, display_domain, fold_local
@@ -64,6 +64,20 @@ class Directory:
         if ours is None or (path := _path(ours.directory, USERS, local)) is None:
             return None
         return self._users.get(path, ours)
+
+    def seen(self, domain: Domain, user: User) -> tuple[Seen, Seen] | None:
+        """What both were made of: as long as `is_unchanged` says so, both are found again.
+
+        None where that cannot be told: files are too new, or the domain's other spelling would go before.
+        """
+        plain = _places(self.root, domain.name)[0]
+        path = _path(plain.directory, USERS, user.local)
+        if domain is plain:
+            first = self._directories.seen(domain.directory, False)
+        else:
+            first = self._domains.seen(f"{plain.directory}/{domains.FILE}", domain)
+        second = None if path is None else self._users.seen(path, user)
+        return None if first is None or second is None else (first, second)
 
     def alias(self, domain: str | Domain, local: str) -> tuple[Address, ...] | None:
         """The targets of the alias `local` of `domain`, at least one, or None. Raises Unavailable."""

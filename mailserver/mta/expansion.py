@@ -56,7 +56,7 @@ class Rules(NamedTuple):
 class Expansion:
     """One recipient followed through aliases to mailboxes and other hosts; a loop ends where it began.
 
-    `direct` is the user if the recipient is his very name, and nobody else was asked about.
+    `direct` is the user, and his domain, if the recipient is his very name, and nobody else was asked about.
     """
 
     __slots__ = ("_asker", "_directory", "_found", "_rules", "_seen", "_witness", "direct")
@@ -68,7 +68,7 @@ class Expansion:
         self._witness = witness
         self._seen: set[Address] = set()
         self._found: dict[str | Address, Local | Leaves] = {}
-        self.direct: User | None = None
+        self.direct: tuple[Domain, User] | None = None
 
     def of(self, address: Address) -> Route:
         refusal = self._follow(address, None)
@@ -150,7 +150,7 @@ class Expansion:
             self._tried(Rule.ENABLED, address, "is disabled", True)
             return DISABLED
         if address in self._seen and len(self._seen) == 1:
-            self.direct = user
+            self.direct = domain, user
         maildir = self._rules.maildir(domain, user.local)
         self._found[maildir.path] = Local(address, maildir, user.quota)
         return None

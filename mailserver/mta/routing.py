@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from functools import lru_cache
 
 from mailserver import maillog
-from mailserver.directory import Directory, Domain, Unavailable, User, names
+from mailserver.directory import Directory, Domain, Seen, Unavailable, User, is_unchanged, names
 from mailserver.mail.address import Address, fold_local
 from mailserver.mail.path import Foreign, Postmaster
 from mailserver.mail.reply import Reply
@@ -95,7 +95,7 @@ class Routing:
         self._pool = pool
         self._default_domain = default_domain
         self._rules = Rules(directory, mailboxes.of, delimiter, default_domain, forwarding)
-        self._known: dict[Address, tuple[User, Route]] = {}
+        self._known: dict[Address, tuple[Sequence[Seen], Route]] = {}
 
     async def route(
         self,
@@ -117,7 +117,10 @@ class Routing:
     ) -> Route | Awaitable[Route]:
         """The same, at once where no mailbox may be full: what one holds is read and counted in a thread."""
         try:
-            found = self._decide(path, asker, witness)
+            if isinstance(path, Address):
+                found = self._expand(path, asker, witness)
+            else:
+                found = self._decide(path, asker, witness)
             if isinstance(found, Reply):
                 return found
             for place in found:
@@ -197,9 +200,7 @@ class Routing:
             witness(Tried(Rule.QUOTA, place.address, found, full))
         return full
 
-    def _decide(self, path: Address | Postmaster | Foreign, asker: Asker, witness: Witness | None) -> Route:
-        if isinstance(path, Address):
-            return self._expand(path, asker, witness)
+    def _decide(self, path: Postmaster | Foreign, asker: Asker, witness: Witness | None) -> Route:
         if isinstance(path, Foreign):
             if witness is not None:
                 witness(Tried(Rule.RELAY, path, "asks for another host", True))
@@ -211,18 +212,15 @@ class Routing:
         return UNKNOWN if postmaster is None else self._expand(postmaster, asker, witness)
 
     def _expand(self, address: Address, asker: Asker, witness: Witness | None = None) -> Route:
-        if witness is None and address in self._known:
-            user, route = self._known[address]
-            domain = self._directory.domain(address.domain)
-            # another one where his file or his domain's was changed
-            if domain is not None and self._directory.user(domain, user.local) is user:
-                return route
+        known = self._known.get(address)
+        if known is not None and witness is None and is_unchanged(known[0]):
+            return known[1]
         expansion = Expansion(self._rules, asker, witness)
         route = expansion.of(address)
-        if expansion.direct is not None:
+        if expansion.direct is not None and (seen := self._directory.seen(*expansion.direct)) is not None:
             if len(self._known) >= KNOWN:
                 del self._known[next(iter(self._known))]
-            self._known[address] = expansion.direct, route
+            self._known[address] = seen, route
         return route
 
 

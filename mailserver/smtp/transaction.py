@@ -13,22 +13,15 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from mailserver.mail import path
 from mailserver.mail.address import Address
-from mailserver.mail.envelope import (
-    Envelope,
-    ParameterError,
-    Recipient,
-    envelope_wishes,
-    is_xtext,
-    recipient_wishes,
-)
-from mailserver.mail.path import Foreign, Parameters, PathError, Postmaster
+from mailserver.mail.envelope import Envelope, Recipient
+from mailserver.mail.path import Foreign, Postmaster
 from mailserver.mail.reply import Reply
 from mailserver.mta.dispatch import Accepted
 from mailserver.mta.reception import NO_SPACE, Reception, Told
-from mailserver.mta.route import Asker, Leaves, Local, Route
-from mailserver.smtp import replies
+from mailserver.mta.route import ANYBODY, Asker, Leaves, Local, Route
+from mailserver.smtp import arguments, replies
+from mailserver.smtp.arguments import Wanted
 from mailserver.smtp.content import Content
 from mailserver.smtp.incoming import Client, Incoming, Policy
 from mailserver.smtp.login import KEYWORD
@@ -38,7 +31,6 @@ __all__ = ["Chunk", "Policy", "Router", "Transaction"]
 
 _HELLO_NAME = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff]{1,255}")
 _CHUNK = re.compile(r"([0-9]{1,19})(?: +(LAST))?", re.ASCII | re.IGNORECASE)
-_DIGITS = re.compile(r"[0-9]{1,20}")
 
 
 class Router(Protocol):
@@ -90,6 +82,7 @@ class Transaction:
     hello_name = ""
     extended = False
     _envelope: Envelope | None = None
+    _asker = ANYBODY
     content: Content | None = None
     """The content to feed, between DATA or the first BDAT and its end."""
     _incoming: Incoming | None = None
@@ -169,39 +162,18 @@ class Transaction:
             return replies.SEQUENCE
         if self._submitting is not None and self._submitting.submitter is None:
             return replies.NEEDS_LOGIN  # RFC 6409 §4.3
-        if argument[:5].upper() != "FROM:":
-            return replies.MAIL_SYNTAX
-        try:
-            sender, parameters = path.reverse_path(argument[5:])
-            if not argument.isascii() and "SMTPUTF8" not in parameters:
-                return replies.NEEDS_SMTPUTF8  # RFC 6531 §3.5
-            return self._begin(sender, parameters)
-        except PathError:
-            return replies.MAIL_SYNTAX
-        except ParameterError:
-            return replies.BAD_PARAMETER
-
-    def _begin(self, sender: Address | None, parameters: Parameters) -> Reply:
-        if parameters and not self.extended:
-            return replies.UNKNOWN_PARAMETER
-        size = _size(parameters)
-        body = (parameters.pop("BODY", "7BIT") or "").upper()
-        utf8 = "SMTPUTF8" in parameters
-        if body not in ("7BIT", "8BITMIME") or (utf8 and parameters.pop("SMTPUTF8") is not None):
-            return replies.BAD_PARAMETER
-        ret, envid = (None, None) if self.policy.lmtp else envelope_wishes(parameters)
-        if self._submitting is not None and not _is_identity(parameters.pop("AUTH", "<>")):
-            return replies.BAD_PARAMETER
-        if parameters:
-            return replies.UNKNOWN_PARAMETER
-        if self._submitting is not None and (refusal := self._submitting.refusal(sender)):
+        asked = arguments.of_mail(argument, self.extended, self.policy.lmtp, self._submitting is not None)
+        if isinstance(asked, Reply):
+            return asked
+        envelope, size = asked
+        if self._submitting is not None and (refusal := self._submitting.refusal(envelope.sender)):
             return refusal
         if size > self.policy.message_size:
             return replies.TOO_BIG
         if not self._reception.has_room(size):
             return NO_SPACE
-        self._size = size
-        self._envelope = Envelope(sender, body_8bit=body == "8BITMIME", smtputf8=utf8, ret=ret, envid=envid)
+        self._envelope, self._size = envelope, size
+        self._asker = Asker(envelope.sender, self._submitting is not None)
         return replies.SENDER_OK
 
     def rcpt(self, argument: str) -> Reply | Coroutine[Any, Any, Reply]:
@@ -210,46 +182,23 @@ class Transaction:
             return replies.NO_MAIL if self.hello_name else replies.NO_HELLO
         if self.content is not None:
             return replies.SEQUENCE
-        if argument[:3].upper() != "TO:":
-            return replies.RCPT_SYNTAX
-        try:
-            target, parameters = path.forward_path(argument[3:])
-            wishes = parameters and not self.policy.lmtp
-            notify, original = recipient_wishes(parameters) if wishes else (frozenset(), None)
-        except PathError:
-            return replies.RCPT_SYNTAX
-        except ParameterError:
-            return replies.BAD_PARAMETER
-        if parameters or ((notify or original) and not self.extended):
-            return replies.UNKNOWN_PARAMETER
-        if not argument.isascii() and not self._envelope.smtputf8:
+        asked = arguments.of_rcpt(argument, self.extended, self.policy.lmtp)
+        if isinstance(asked, Reply):
+            return asked
+        if not self._envelope.smtputf8 and not argument.isascii():
             return replies.NEEDS_SMTPUTF8  # RFC 6531 §3.4
         if len(self._accepted) >= self.policy.recipients:
             return replies.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10
-        may_relay = self._submitting is not None and self._submitting.submitter is not None
-        route = self._router.decide(target, self._size, Asker(self._envelope.sender, may_relay))
-        if isinstance(route, tuple):
-            return self._add(route, target, notify, original)
-        return self._add_later(route, target, notify, original)
+        route = self._router.decide(asked.target, self._size, self._asker)
+        return self._add(asked, route) if isinstance(route, tuple) else self._add_later(asked, route)
 
-    async def _add_later(
-        self,
-        route: Awaitable[Route],
-        target: Address | Postmaster | Foreign,
-        notify: frozenset[str],
-        original: str | None,
-    ) -> Reply:
-        return self._add(await route, target, notify, original)
+    async def _add_later(self, asked: Wanted, route: Awaitable[Route]) -> Reply:
+        return self._add(asked, await route)
 
-    def _add(
-        self,
-        route: Route,
-        target: Address | Postmaster | Foreign,
-        notify: frozenset[str],
-        original: str | None,
-    ) -> Reply:
+    def _add(self, asked: Wanted, route: Route) -> Reply:
         if isinstance(route, Reply):
             return route
+        target, notify, original = asked
         address = target if isinstance(target, Address) else _named(route)
         self._accepted.append(Accepted(Recipient(address, notify, original), route))
         return replies.RECIPIENT_OK
@@ -320,21 +269,6 @@ class Transaction:
         incoming, self._finishing = self._finishing, None
         self.reset()
         return incoming.replies(errors)
-
-
-def _size(parameters: Parameters) -> int:
-    """Take SIZE out of MAIL's parameters (RFC 1870 §3). Raises ParameterError."""
-    if "SIZE" not in parameters:
-        return 0
-    value = parameters.pop("SIZE") or ""
-    if not _DIGITS.fullmatch(value):
-        raise ParameterError("SIZE is a number")
-    return int(value)
-
-
-def _is_identity(value: str | None) -> bool:
-    """Whether a value is one of AUTH= (RFC 4954 §5). It is not believed: who is logged in is known."""
-    return value is not None and (value == "<>" or is_xtext(value))
 
 
 def _named(route: tuple[Local | Leaves, ...]) -> Address:

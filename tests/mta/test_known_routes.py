@@ -13,7 +13,7 @@ from mailserver.directory import cache
 from mailserver.mail.address import Address
 from mailserver.mail.quota import Quota
 from mailserver.mta import routing
-from mailserver.mta.route import DISABLED, UNKNOWN, Local, Route
+from mailserver.mta.route import DISABLED, TROUBLE, UNKNOWN, Local, Route
 
 BOB = Address("bob", "example.test")
 
@@ -52,6 +52,29 @@ def test_a_change_of_the_user(office: Office) -> None:
     assert office.routing.decide(BOB, 0) == DISABLED
     file(office, "users/bob").unlink()
     assert office.routing.decide(BOB, 0) == UNKNOWN
+
+
+def test_a_link_to_another_file(office: Office) -> None:
+    user = file(office, "users/bob")
+    user.rename(file(office, "users/robert"))
+    user.symlink_to("robert")
+    assert decide(office) is decide(office), "it is not known"
+    file(office, "users/robert").write_text(f"{HASH}\nenabled = no\n")
+    assert office.routing.decide(BOB, 0) == DISABLED
+    file(office, "users/robert").unlink()
+    assert office.routing.decide(BOB, 0) == TROUBLE
+
+
+def test_another_spelling_of_the_domain(office: Office) -> None:
+    """Where both are there the A-labels count, also if they come later."""
+    root, bob = Path(office.directory.root), Address("bob", "xn--mller-kva.test")
+    (root / "müller.test" / "users").mkdir(parents=True)
+    (root / "müller.test" / "users" / "bob").write_text(HASH)
+    for _ in range(2):
+        (found,) = decide(office, bob)
+        assert isinstance(found, Local)
+    (root / "xn--mller-kva.test").mkdir()
+    assert office.routing.decide(bob, 0) == UNKNOWN
 
 
 def test_an_alias_in_his_place(office: Office) -> None:
