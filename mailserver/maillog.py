@@ -132,11 +132,12 @@ def _format(name: str, fields: dict[str, object]) -> str:
     second = int(now)
     line = f"{_stamp(second)}.{int((now - second) * 1000):03d}Z event={name}"
     for key, value in fields.items():
-        if value.__class__ is int:
-            line += f" {key.replace('_', '-')}={value}"
-        elif value is not None:
-            text = str(value)
-            line += f" {key.replace('_', '-')}={text if _PLAIN(text) else _quoted(text)}"
+        if value is None:
+            continue
+        if "_" in key:
+            key = key.replace("_", "-")
+        text = str(value)
+        line += f" {key}={text if _PLAIN(text) else _quoted(text)}"
     return line + "\n"
 
 

@@ -49,7 +49,7 @@ def received(
     """A Received field (RFC 5321 §4.4), LF line ends; `peer` an IP address or `unix`, `now` in UNIX time."""
     whom = "" if recipient is None else f"\n\tfor <{recipient}>"
     return (
-        f"Received: from {_atom(hello)} ({_source(peer)})\n"
+        f"Received: from {_client(hello, peer)}\n"
         f"\tby {by} with {protocol} id {message_id}{whom}; {rfc5322_date(int(now))}\n"
     )
 
@@ -82,11 +82,9 @@ def rfc5322_date(now: int) -> str:
     )
 
 
-def _atom(text: str) -> str:
-    return _UNSAFE.sub("?", text)[:255] or "unknown"
-
-
-def _source(peer: str) -> str:
+@lru_cache(maxsize=256)
+def _client(hello: str, peer: str) -> str:
+    name = _UNSAFE.sub("?", hello)[:255] or "unknown"
     if ":" in peer:
-        return f"[IPv6:{peer}]"
-    return f"[{peer}]" if peer[:1].isdigit() else peer
+        return f"{name} ([IPv6:{peer}])"
+    return f"{name} ([{peer}])" if peer[:1].isdigit() else f"{name} ({peer})"

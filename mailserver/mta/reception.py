@@ -127,14 +127,14 @@ def _settle(jobs: list[_Waiting]) -> None:
 
     Each by itself: a fault of ours is that message's alone.
     """
-    outcomes = [
-        [None if error is None else _explain(error, job.message) for error in job.errors] for job in jobs
-    ]
     loop = jobs[0].loop
-    for job, outcome in zip(jobs, outcomes, strict=True):
+    afterwards = []
+    for job in jobs:
+        outcome = [None if error is None else _explain(error, job.message) for error in job.errors]
         loop.call_soon(job.told, outcome)
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        loop.call_soon(job.after, outcome)
+        afterwards.append((job.after, outcome))
+    for after, outcome in afterwards:
+        loop.call_soon(after, outcome)
 
 
 class Reception:

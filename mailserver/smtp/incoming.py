@@ -62,6 +62,8 @@ class Incoming:
         self._envelope = envelope
         self._accepted = accepted
         self._submitting = submitting
+        submitter = None if submitting is None else submitting.submitter
+        self._user = "" if submitter is None else submitter.name
         self._protocol = self._with()
         self._dispatch = Dispatch(envelope, accepted)
         self._message = reception.begin()
@@ -99,7 +101,7 @@ class Incoming:
             self._dispatch.departures,
             self._dispatch.success,
             together=not lmtp,
-            user=self._user(),
+            user=self._user,
             told=committed,
             settled=self._log,
         )
@@ -149,10 +151,6 @@ class Incoming:
             name += "S"
         return f"{name}A" if self._submitting is not None and self._submitting.logged_in else name
 
-    def _user(self) -> str:
-        submitter = self._submitting.submitter if self._submitting is not None else None
-        return submitter.name if submitter is not None else ""
-
     def _log_refused(self, reply: Reply) -> None:
         maillog.count("messages.refused")
         maillog.event(
@@ -160,7 +158,7 @@ class Incoming:
             id=self._message.id,
             peer=self._client.peer,
             sender=f"<{self._envelope.sender or ''}>",
-            user=self._user() or None,
+            user=self._user or None,
             reply=reply,
         )
 
@@ -173,7 +171,7 @@ class Incoming:
             peer=self._client.peer,
             helo=self._client.name,
             proto=self._protocol,
-            user=self._user() or None,
+            user=self._user or None,
             sender=f"<{self._envelope.sender or ''}>",
             to=",".join([str(a.recipient.address) for a in self._accepted[:10]]),
             recipients=len(self._accepted),
