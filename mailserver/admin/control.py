@@ -63,7 +63,7 @@ class ControlSession:
     def tls_started(self) -> None:
         return None
 
-    async def lost(self) -> None:
+    def lost(self) -> None:
         return None
 
 

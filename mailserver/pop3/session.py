@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from mailserver import maillog
@@ -61,7 +62,7 @@ class Session:
         return self.policy.starttls and not self.authorization.secure
 
     def greeting(self) -> bytes:
-        return answer.ok(f"{self.policy.hostname} POP3 ready").data  # no <...>: APOP is not offered
+        return _greeting(self.policy.hostname)
 
     def receive(self, line: bytes) -> Answer | Awaitable[Answer]:
         """Answer one line, given without its CRLF. Bad input gets an answer, never an exception."""
@@ -103,7 +104,7 @@ class Session:
     def tls_started(self) -> None:
         self.authorization.start_tls()
 
-    async def lost(self) -> None:
+    def lost(self) -> None:
         """The connection has ended, however: release the maildrop, log the session."""
         self.authorization.close()
         self._log()
@@ -176,6 +177,11 @@ class Session:
             **(done.totals() if done else {}),
             ended=self._ended or "lost",
         )
+
+
+@lru_cache
+def _greeting(hostname: str) -> bytes:
+    return answer.ok(f"{hostname} POP3 ready").data  # no <...>: APOP is not offered
 
 
 class Form(NamedTuple):

@@ -105,8 +105,7 @@ class Driver(asyncio.Protocol):
         self._connections.add(self)
 
     def _use(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._write = outlet.of(transport, self._peer.descriptor)
+        self._transport, self._write = transport, outlet.of(transport, self._peer.descriptor)
         transport.set_write_buffer_limits(high=OUTPUT)
         self._over_tls = transport.get_extra_info("ssl_object") is not None
 
@@ -138,11 +137,10 @@ class Driver(asyncio.Protocol):
         self._timer.cancel()
         self._wake()
         if self._task is None and not self._ended:
-            self._task = self._loop.create_task(self._bury())
+            self._bury()
 
     def about(self) -> About:
-        session = self._session
-        return About(session.protocol, self._peer.address, session.user, self._over_tls)
+        return About(self._session.protocol, self._peer.address, self._session.user, self._over_tls)
 
     def drain(self) -> None:
         """Answer what has been received, then say goodbye."""
@@ -180,8 +178,9 @@ class Driver(asyncio.Protocol):
         """Close when all is sent, or when the client has not taken it in time."""
         self._closing = True
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._timeouts.write, self._transport.abort)
         self._transport.close()
+        if self._over_tls or self._transport.get_write_buffer_size():  # what is encrypted is not in that size
+            self._timer = self._loop.call_later(self._timeouts.write, self._transport.abort)
 
     # ---- work
 
@@ -216,7 +215,7 @@ class Driver(asyncio.Protocol):
         finally:
             self._task = None
             if self._lost:
-                await self._bury()
+                self._bury()
             else:
                 self._rest()
 
@@ -230,10 +229,10 @@ class Driver(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    async def _bury(self) -> None:
+    def _bury(self) -> None:
         self._ended = True
         try:
-            await self._session.lost()
+            self._session.lost()
         except Exception as error:
             self._report(error)
         finally:
@@ -258,9 +257,15 @@ class Driver(asyncio.Protocol):
             if answer is None:
                 self._send()
                 return self._until_taken() if self._write_paused else None
-            if not isinstance(answer, Answer) or answer.stream or answer.then is not Then.CONTINUE:
+            if not isinstance(answer, Answer) or answer.stream or answer.then is Then.START_TLS:
                 return self._complete(answer)
             self._hold(answer.data)
+            if answer.then is Then.CLOSE:
+                self._send()
+                if self._write_paused:
+                    return self._complete(Answer(then=Then.CLOSE))
+                self._finish()
+                return None
             if self._held >= OUTPUT:
                 return self._flush()
         self._turn = 0

@@ -35,7 +35,6 @@ RETRY = 0.25  # seconds without accepting after descriptors or memory ran out
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
-_STREAM, _IPV4 = int(socket.SOCK_STREAM), int(socket.AF_INET)
 _NO_CONNECTION = {  # accept(2): errors of the one connection that was about to come
     errno.ECONNABORTED,
     errno.EPROTO,
@@ -82,7 +81,7 @@ class _Connection(socket.socket):
     source: str | bytes
 
     def __init__(self, family: int, fd: int) -> None:
-        super().__init__(family, _STREAM, 0, fd)
+        super().__init__(family, socket.SOCK_STREAM, 0, fd)
         self.listener = None
 
     def close(self) -> None:
@@ -269,12 +268,11 @@ class Listener:
 
     def _peer(self, sock: socket.socket, address: Any, family: int) -> Peer:
         secure = self._certificates is not None
-        if family == _IPV4:
-            return Peer(address[0], address[1], None, secure, sock.fileno())
         if family == socket.AF_UNIX:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return Peer("unix", 0, _CREDENTIALS.unpack(credentials)[1], secure, sock.fileno())
-        return Peer(_plain(address[0]), address[1], None, secure, sock.fileno())
+        host = address[0] if family == socket.AF_INET else _plain(address[0])
+        return Peer(host, address[1], None, secure, sock.fileno())
 
     def _is_proxy(self, peer: Peer) -> bool:
         if peer.address == "unix":
@@ -291,9 +289,7 @@ class Listener:
         gate = self._owners if self._owners is not None and peer.is_owner else self.gate
         limit = gate.enter(source)
         if limit is None:
-            sock.gate = gate
-            sock.source = source
-            sock.listener = self
+            sock.gate, sock.source, sock.listener = gate, source, self
             self.connections += 1
             return True
         maillog.count("connection.refused")
@@ -351,8 +347,8 @@ class Listener:
     def _tls(self) -> dict[str, Any]:
         if self._certificates is None:
             return {}
-        timeout = self.gate.limits.handshake_timeout
-        return {"ssl": self._certificates.context, "ssl_handshake_timeout": timeout}
+        context, timeout = self._certificates.context, self.gate.limits.handshake_timeout
+        return {"ssl": context, "ssl_handshake_timeout": timeout}
 
     async def _behind_proxy(self, sock: socket.socket, peer: Peer) -> Peer:
         """The client the proxy names. Not one octet after the header is taken: it may be a ClientHello."""

@@ -66,5 +66,5 @@ class LineSession(Protocol):
     def tls_started(self) -> None:
         """TLS was negotiated: forget what was said before."""
 
-    async def lost(self) -> None:
-        """The connection ended, however it did; awaited exactly once, with no receive() under way."""
+    def lost(self) -> None:
+        """The connection ended, however it did; called exactly once, with no receive() under way."""

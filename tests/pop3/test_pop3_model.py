@@ -113,7 +113,7 @@ def test_answers_agree_with_the_model(
         assert agrees(got, *expected), f"{line!r}: {got!r}, expected {expected!r}"
     if leave_by_quit:
         assert say(session, b"QUIT").startswith(b"+OK")
-    now(session.lost())
+    session.lost()
     gone = {f"uid-{n}" for n in model.removed | (model.marked if leave_by_quit else set())}
     assert set(mailbox.messages) == {f"uid-{n}" for n in model.mail} - gone
     assert set(mailbox.trash) == {f"uid-{n}" for n in model.marked - model.removed if leave_by_quit}
@@ -149,4 +149,4 @@ def test_any_line_gets_one_answer(lines: list[bytes]) -> None:
         assert len(data.split(b"\r\n")[0]) + 2 <= 512  # RFC 2449 §4
         if answer.then is Then.CLOSE:
             break
-    now(session.lost())
+    session.lost()

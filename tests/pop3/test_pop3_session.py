@@ -35,7 +35,7 @@ def ask(session: Session, *lines: str) -> list[bytes]:
 
 
 def end(session: Session) -> None:
-    asyncio.run(session.lost())
+    session.lost()
 
 
 def logged_in(mailbox: MemoryMailbox, **settings: object) -> Session:

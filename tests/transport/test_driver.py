@@ -64,7 +64,7 @@ class Session:
     def tls_started(self):
         self.log.append("TLS")
 
-    async def lost(self):
+    def lost(self):
         assert all(stream.closed == 1 for stream in self.streams)
         self.log.append("lost")
 
@@ -519,7 +519,7 @@ def test_a_slow_reader_is_not_cut_while_it_reads(run, until, events):
 
 def test_a_reader_that_stalls_at_the_end_is_cut(run, until):
     async def main():
-        transport, log = Memory(buffered=0), []
+        transport, log = Memory(buffered=2), []
         driver, pool = driven(transport, log, Timeouts(idle=10, total=20, write=0.02))
         driver.data_received(b"QUIT\r\n")
         await until(lambda: transport.closing)
