@@ -7,6 +7,7 @@ take it. Not here: waiting; a mailbox in use is the client's to try again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -49,4 +50,5 @@ class Lock:
         """Give the lock back; harmless when it is not held."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # closed even where close(2) fails, and the lock with it
+                os.close(fd)

@@ -40,12 +40,15 @@ class Sweeper:
                 trouble.log("sweep-failed", mailbox, error)
 
     def _sweep_mailbox(self, mailbox: str, moment: Moment) -> Iterator[int]:
+        errors: list[OSError] = []  # what cannot be removed keeps nothing else
         for subdirectory in ("cur", "new"):
-            yield from _expire(mailbox, (TRASH, subdirectory), messages_in, moment, self._retention)
-        yield from _expire(mailbox, (), _half_written, moment, STALE)
-        yield from _expire(mailbox, ("tmp",), messages_in, moment, STALE)
+            yield from _expire(mailbox, (TRASH, subdirectory), messages_in, moment, self._retention, errors)
+        yield from _expire(mailbox, (), _half_written, moment, STALE, errors)
+        yield from _expire(mailbox, ("tmp",), messages_in, moment, STALE, errors)
         for folder in folders(mailbox):
-            yield from _expire(mailbox, (folder, "tmp"), messages_in, moment, STALE)
+            yield from _expire(mailbox, (folder, "tmp"), messages_in, moment, STALE, errors)
+        if errors:
+            raise errors[0]
 
 
 def _half_written(directory: int) -> list[str]:
@@ -54,22 +57,37 @@ def _half_written(directory: int) -> list[str]:
 
 
 def _expire(
-    mailbox: str, place: tuple[str, ...], listing: Callable[[int], list[str]], moment: Moment, age: float
+    mailbox: str,
+    place: tuple[str, ...],
+    listing: Callable[[int], list[str]],
+    moment: Moment,
+    age: float,
+    errors: list[OSError],
 ) -> Iterator[int]:
     """Remove the listed files of one directory that have been there longer than `age` seconds."""
-    with contextlib.suppress(FileNotFoundError), opened(mailbox, *place) as directory:
+    with _gathered(errors), opened(mailbox, *place) as directory:
         names = listing(directory)
         for start in range(0, len(names), BATCH):
-            yield sum(_remove(name, directory, moment, age) for name in names[start : start + BATCH])
+            yield sum(_remove(name, directory, moment, age, errors) for name in names[start : start + BATCH])
 
 
-def _remove(name: str, directory: int, moment: Moment, age: float) -> bool:
+def _remove(name: str, directory: int, moment: Moment, age: float, errors: list[OSError]) -> bool:
     """Remove a file by its ctime: that is when it came here, and writing to it counts as well."""
-    try:
+    with _gathered(errors):
         changed = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ctime
         if not moment.has_passed(changed, age):
             return False
         os.unlink(name, dir_fd=directory)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _gathered(errors: list[OSError]) -> Iterator[None]:
+    """What is gone already is no error."""
+    try:
+        yield
     except FileNotFoundError:
-        return False
-    return True
+        return
+    except OSError as error:
+        errors.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -45,6 +46,22 @@ def test_two_sessions_of_one_process(tmp_path: Path) -> None:
     second.acquire()
     second.release()
     assert stat.S_IMODE((tmp_path / "pop3.lock").stat().st_mode) == 0o600
+
+
+def test_a_lock_is_free_though_closing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(str(tmp_path))
+    lock.acquire()
+    close = os.close
+
+    def failing(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EIO, "fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", failing)
+        lock.release()
+    lock.acquire()
+    lock.release()
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

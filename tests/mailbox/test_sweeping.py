@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -237,6 +238,24 @@ def test_one_bad_mailbox_does_not_stop_the_others(world: World, tmp_path: Path) 
     paths = [str(tmp_path / "none"), str(linked), world.maildir.path]
     world.sweeper = Sweeper(lambda: paths, RETENTION, clock)
     assert world.run(40 * HOUR) == 1
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(sweep.trouble, "log", lambda event, *_: events.append(event))
+    stuck = [world.leave(".Trash", "cur", "1.stuck:2,"), world.leave(".Trash", "cur", "9.stuck:2,")]
+    gone = [world.leave(".Trash", "cur", "5.gone:2,"), world.leave("tmp", "5.gone")]
+    unlink = os.unlink
+
+    def immutable(name: str, **kwargs: int) -> None:
+        if "stuck" in name:
+            raise PermissionError(errno.EPERM, "immutable")
+        unlink(name, **kwargs)
+
+    monkeypatch.setattr(os, "unlink", immutable)
+    assert world.run(RETENTION + DAY) == 2
+    assert [path.exists() for path in stuck + gone] == [True, True, False, False]
+    assert "sweep-failed" in events
 
 
 def test_a_directory_in_trash_is_left_alone(world: World) -> None:
