@@ -73,13 +73,13 @@ def _expire(
 
 def _remove(name: str, directory: int, moment: Moment, age: float, errors: list[OSError]) -> bool:
     """Remove a file by its ctime: that is when it came here, and writing to it counts as well."""
+    removed = False
     with _gathered(errors):
         changed = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ctime
-        if not moment.has_passed(changed, age):
-            return False
-        os.unlink(name, dir_fd=directory)
-        return True
-    return False
+        if moment.has_passed(changed, age):
+            os.unlink(name, dir_fd=directory)
+            removed = True
+    return removed
 
 
 @contextlib.contextmanager
