@@ -24,7 +24,7 @@ _Entry = tuple[Address | None, str]
 """What a whole entry of the queue has in common: the sender, and the domain whose alias sends it on."""
 
 
-class Accepted(NamedTuple):
+class Accepted(msgspec.Struct, frozen=True):
     """A recipient that was answered with 250, and the places it leads to."""
 
     recipient: Recipient

@@ -129,7 +129,7 @@ class Expansion:
             self._tried(Rule.RETURN, address, "is for bounces, which have the null sender", True)
             return RETURN_ONLY
         self._tried(Rule.RETURN, address, "was made here for a sender", True, (original,))
-        self._asker = self._asker._replace(may_relay=True)
+        self._asker = Asker(self._asker.sender, may_relay=True)
         return self._follow(original, None)
 
     def _candidates(self, domain: Domain, key: Address) -> Iterator[tuple[Domain, Address]]:

@@ -9,6 +9,8 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from mailserver.mail.address import Address
 from mailserver.mail.path import Foreign, Postmaster
 from mailserver.mail.quota import Quota
@@ -50,7 +52,7 @@ class Leaves(NamedTuple):
 Route = tuple[Local | Leaves, ...] | Reply
 
 
-class Asker(NamedTuple):
+class Asker(msgspec.Struct, frozen=True):
     """Who asks for a route: the message's sender, None for the null sender; whether he may relay:
     then the sender was checked to be his."""
 

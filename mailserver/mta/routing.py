@@ -124,7 +124,9 @@ class Routing:
             if isinstance(found, Reply):
                 return found
             for place in found:
-                if isinstance(place, Local) and (witness is not None or not _fits(place, size)):
+                if isinstance(place, Local) and (
+                    witness is not None or not quotas.fits(place.maildir, place.quota, size)
+                ):
                     return self._with_room(path, found, size, witness)
             return found
         except Unavailable as error:
@@ -192,7 +194,7 @@ class Routing:
 
     async def _is_full(self, place: Local, size: int, witness: Witness | None) -> bool:
         limited = any(place.quota)
-        full = not _fits(place, size) and await self._pool.run(
+        full = not quotas.fits(place.maildir, place.quota, size) and await self._pool.run(
             quotas.is_over, place.maildir, place.quota, size
         )
         if witness is not None:
@@ -222,10 +224,6 @@ class Routing:
                 del self._known[next(iter(self._known))]
             self._known[address] = seen, route
         return route
-
-
-def _fits(place: Local, size: int) -> bool:
-    return quotas.fits(place.maildir, place.quota, size)
 
 
 def _of_domain(root: str, domain: str, maildirs: str | None) -> str:

@@ -166,7 +166,8 @@ class Conversation(asyncio.Protocol):
                 self._task = self.loop.create_task(self._wait(answer))
         if not self._closing:
             self._flush()
-            self._rest()
+            if self._eof or self._hearing != (self._input.left <= READ_AHEAD):
+                self._rest()
 
     @property
     def _waits(self) -> bool:
@@ -195,7 +196,7 @@ class Conversation(asyncio.Protocol):
         if self._eof:
             if not self._waits and not self._paused:
                 self._hang_up()
-        elif self._hearing != (self._input.left <= READ_AHEAD):
+        else:
             self._hearing = not self._hearing
             if self._hearing:
                 self._transport.resume_reading()

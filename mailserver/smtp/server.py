@@ -33,7 +33,6 @@ __all__ = ["TOO_MANY_CONNECTIONS", "Session", "Site", "Timeouts"]
 
 LINE = 2048  # octets of a command; RFC 5321 §4.5.3.1.4 wants 512 and what extensions add
 SMUGGLING_WAIT = 10.0  # seconds for an end of data that may never come
-_SPACE = " \t\n\r\v\f"
 
 
 class Session(Conversation, SMTP):
@@ -108,7 +107,7 @@ class Session(Conversation, SMTP):
             return self._no_verb(verb)
         self._silence_end = self.loop.time() + self.site.timeouts.idle
         # octets that are no UTF-8 are kept as they came
-        answer: Answer = method(self, argument.decode("utf-8", "surrogateescape").strip(_SPACE))
+        answer: Answer = method(self, argument.strip().decode("utf-8", "surrogateescape"))
         return answer
 
     def _no_verb(self, verb: bytes) -> Answer:
