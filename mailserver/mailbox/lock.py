@@ -24,7 +24,7 @@ class Lock:
     """One session's hold on the mailbox at `mailbox`."""
 
     def __init__(self, mailbox: str) -> None:
-        self._path = os.path.join(mailbox, FILE)
+        self._mailbox = mailbox
         self._fd = -1
 
     @property
@@ -34,9 +34,9 @@ class Lock:
     def acquire(self) -> None:
         """Take the lock, once. Raises InUse at once if another session has it, or OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o600)
+        fd = os.open(f"{self._mailbox}/{FILE}", flags, 0o600)
         try:
-            inherit_owner(fd, os.path.dirname(self._path))
+            inherit_owner(fd, self._mailbox)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)

@@ -24,6 +24,7 @@ from mailserver.mailbox.tree import (
     Directories,
     make_folder,
     messages_in,
+    open_directory,
     open_regular,
     opened,
     read_once,
@@ -158,10 +159,13 @@ class Maildir:
 
     def _names(self, subdirectory: str) -> list[str]:
         try:
-            with opened(self.path, subdirectory) as directory:
-                return messages_in(directory)
+            directory = open_directory(f"{self.path}/{subdirectory}")
         except FileNotFoundError:  # never delivered to
             return []
+        try:
+            return messages_in(directory)
+        finally:
+            os.close(directory)
 
 
 class WireReader(Iterator[bytes]):

@@ -20,6 +20,8 @@ TRASH = ".Trash"
 MAX_LINES = 1_000_000
 MAX_LINE = 1024
 
+_BUFFER = 8192  # said here, or the file would be asked whether it is a terminal
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO must not hang the reader
 
@@ -66,7 +68,7 @@ class Directories:
 def messages_in(directory: int) -> list[str]:
     """Names in an open directory that may be messages: no dot first, and by its type no link or directory."""
     with os.scandir(directory) as entries:
-        return [e.name for e in entries if not e.name.startswith(".") and e.is_file(follow_symlinks=False)]
+        return [name for e in entries if (name := e.name)[0] != "." and e.is_file(follow_symlinks=False)]
 
 
 def folders(root: str) -> list[str]:
@@ -106,7 +108,7 @@ def read_once(name: str, directory: int, most: int) -> bytes:
 
 def read_lines(path: str) -> Generator[bytes, None, None]:
     """Lines of a regular file without their ends, at most MAX_LINES of MAX_LINE octets. Raises OSError."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with os.fdopen(open_regular(path), "rb", _BUFFER) as file:
         for _ in range(MAX_LINES):
             if not (line := file.readline(MAX_LINE)):
                 return

@@ -33,7 +33,7 @@ _ALLOWED = re.compile(r"[!-~]{1,70}")  # RFC 1939 §7: one to 70 characters, 0x2
 _NOT_ALLOWED = re.compile(r"/(?![!-.0-~]{1,70}(?:/|\Z))")  # somewhere among unique parts, a slash before each
 
 
-def unique_ids(maildir: Maildir, uniques: Sequence[str]) -> list[str]:
+def unique_ids(maildir: Maildir, uniques: Sequence[str]) -> Sequence[str]:
     """The unique ids of messages whose names have these unique parts, no two alike. Raises OSError."""
     recorded = _read(maildir.path)
     if recorded is None:
@@ -43,11 +43,11 @@ def unique_ids(maildir: Maildir, uniques: Sequence[str]) -> list[str]:
     return _distinct(uniques, recorded)
 
 
-def _distinct(uniques: Sequence[str], recorded: dict[str, str]) -> list[str]:
+def _distinct(uniques: Sequence[str], recorded: dict[str, str]) -> Sequence[str]:
     """Recorded ids first: a name that happens to look like another message's recorded id is hashed."""
     taken = set(recorded.values())
     if taken.isdisjoint(uniques) and not any(map(_NOT_ALLOWED.search, pieces(uniques))):
-        return [recorded.get(unique, unique) for unique in uniques]
+        return [recorded.get(unique, unique) for unique in uniques] if recorded else uniques
     ids = []
     for unique in uniques:
         if (uidl := recorded.get(unique)) is None:
