@@ -76,13 +76,9 @@ class _Connection(socket.socket):
     # as numbers: the enumerations of `socket` are looked up anew each time
     family = _socket.socket.family  # type: ignore[assignment]
     type = _socket.socket.type  # type: ignore[assignment]
-    listener: Listener | None
+    listener: Listener | None  # None: it has no place
     gate: Gate
     source: str | bytes
-
-    def __init__(self, family: int, fd: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM, 0, fd)
-        self.listener = None
 
     def close(self) -> None:
         self._leave()
@@ -90,7 +86,7 @@ class _Connection(socket.socket):
 
     def detach(self) -> int:
         self._leave()
-        return super().detach()
+        return _socket.socket.detach(self)
 
     def _leave(self) -> None:
         if self.listener is not None:
@@ -237,7 +233,7 @@ class Listener:
                     continue
                 self._starve(error)
                 return
-            self._admit(_Connection(family, fd), address, family)
+            self._admit(_Connection(family, socket.SOCK_STREAM, 0, fd), address, family)
         self._complained = False
 
     def _starve(self, error: OSError) -> None:
@@ -252,6 +248,7 @@ class Listener:
             maillog.event("accept-failed", listener=self.endpoint, reason=reason)
 
     def _admit(self, sock: _Connection, address: Any, family: int) -> None:
+        sock.listener = None
         try:
             peer = self._peer(sock, address, family)
         except OSError:  # it is gone already
@@ -286,7 +283,7 @@ class Listener:
         return "" if peer.is_owner else account_source(peer.uid)
 
     def _enter(self, sock: _Connection, peer: Peer, source: str | bytes) -> bool:
-        gate = self._owners if self._owners is not None and peer.is_owner else self.gate
+        gate = self.gate if self._owners is None or not peer.is_owner else self._owners
         limit = gate.enter(source)
         if limit is None:
             sock.gate, sock.source, sock.listener = gate, source, self
