@@ -309,10 +309,12 @@ def recover(directory: str) -> int:
 
     Called at start, before the first message, by the only server on this state.
     """
-    names = os.listdir(directory)
-    for name in names:
-        os.unlink(os.path.join(directory, name))
-    return len(names)
+    removed = 0
+    for name in os.listdir(directory):
+        with contextlib.suppress(IsADirectoryError):  # not ours, and in nobody's way
+            os.unlink(os.path.join(directory, name))
+            removed += 1
+    return removed
 
 
 def _load_syncfs() -> Callable[[int], int] | None:

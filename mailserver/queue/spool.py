@@ -70,10 +70,12 @@ class Spool:
         """
         sync_directory(self._env)  # what the last run removed must not come back without its content
         accepted = set(os.listdir(self._env))
-        orphans = [name for name in os.listdir(self._msg) if name not in accepted]
-        for name in orphans:
-            os.unlink(os.path.join(self._msg, name))
-        return len(orphans)
+        removed = 0
+        for name in set(os.listdir(self._msg)) - accepted:
+            with contextlib.suppress(IsADirectoryError):  # not ours, and in nobody's way
+                os.unlink(os.path.join(self._msg, name))
+                removed += 1
+        return removed
 
     def forget(self, mark: str) -> None:
         """Remove content without an envelope whose id has `mark`, that of a process that is dead.
