@@ -174,9 +174,8 @@ class Operators:
 class _Account(User):
     """An operator as the authenticator sees him."""
 
-    @property
-    def address(self) -> str:
-        return self.local
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", self.local)
 
 
 class _Accounts:

@@ -35,10 +35,10 @@ class User:
     quota: Quota
     enabled: bool
     maildirs: str | None = None  # as the domain's
+    address: str = field(init=False, compare=False)
 
-    @property
-    def address(self) -> str:
-        return str(Address(self.local, self.domain))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", str(Address(self.local, self.domain)))
 
 
 class Malformed(ValueError):

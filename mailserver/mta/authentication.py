@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import hmac
 import time
+from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from mailserver import maillog
@@ -33,7 +33,7 @@ class Users(Protocol):
         """Set the hash where it is still `expected`; says whether it was. Raises LookupError, OSError, ..."""
 
 
-class Outcome(enum.Enum):
+class Outcome(enum.StrEnum):
     """All but OK and WRONG are no verdict on the password: the client may come again later."""
 
     OK = "ok"
@@ -88,13 +88,13 @@ class Authenticator:
 
         `protocol` is for the log. Never raises for what a client sent, or for trouble with a user's file.
         """
-        login, reason, began = Login(Outcome.UNAVAILABLE), None, 0.0
+        reason, began = None, 0.0
         try:
             login, began = await self._judge(name, password, source)
         except Unavailable:  # logged where the file was read
-            pass
+            login = Login(Outcome.UNAVAILABLE)
         except passwords.MalformedHash as error:
-            reason = str(error)
+            login, reason = Login(Outcome.UNAVAILABLE), str(error)
         except Busy:
             login = Login(Outcome.BUSY)
         except TooManyGuesses:
@@ -102,7 +102,7 @@ class Authenticator:
         except asyncio.CancelledError:
             _log("abandoned", name, source, protocol)
             raise
-        _log(login.outcome.value, login.user.address if login.user else name, source, protocol, reason)
+        _log(login.outcome, login.user.address if login.user else name, source, protocol, reason)
         if login.outcome is Outcome.WRONG:
             await self._hold_back(began)
         return login
@@ -193,7 +193,7 @@ def _log(outcome: str, name: str, source: str, protocol: str | None, reason: str
 class Verified:
     """Logins that were right a moment ago, in any process: clients which poll each minute cost nothing.
 
-    Keyed by an HMAC of network, user, stored hash and password under a key of the server's processes: no
+    Keyed by a keyed hash of network, user, stored hash and password under a key of the server's processes: no
     password is kept, and a changed hash makes the entry unreachable. Only right passwords are here, and each
     only for the network it came from: elsewhere, where it passes no line of guessers, it would confirm a
     guess.
@@ -215,4 +215,4 @@ class Verified:
 
     def _token(self, user: User, password: str, network: str) -> str:
         text = "\0".join((network, user.address, user.password, password))  # a NUL is in the last one at most
-        return hmac.digest(self._key, text.encode(errors="surrogatepass"), "sha256").hex()
+        return blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=32).hexdigest()

@@ -35,6 +35,9 @@ def err(text: str, code: str = "", then: Then = Then.CONTINUE) -> Answer:
     return Answer(f"-ERR {mark}{text}\r\n".encode("ascii", "replace"), then)
 
 
+NOTHING_DELETED = ok("Nothing deleted", Then.CLOSE)  # at QUIT
+
+
 def content(text: bytes, data: bytes, rest: Iterator[bytes] | None = None) -> Answer:
     """A message after its `+OK` line; `data` and `rest` are dot-stuffed and end with the final dot."""
     return Answer(b"+OK %b\r\n%b" % (text, data), Then.CONTINUE, rest)

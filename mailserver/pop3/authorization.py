@@ -23,6 +23,8 @@ from mailserver.transport.listener import Peer
 
 LOGIN_TRIES = 5
 
+_SEND_PASSWORD = answer.ok("Send the password")
+
 
 class BadCommand(Exception):
     """The client's line is none that is allowed now; the text is for the client."""
@@ -67,6 +69,7 @@ class Authorization:
         """The next line is the client's response within AUTH."""
         self.user: User | None = None
         self.transaction: Transaction | None = None
+        self._trusted = peer.is_local or policy.allow_cleartext
         self._authenticator = authenticator
         self._last_logins = last_logins
         self._open_maildrop = open_maildrop
@@ -76,7 +79,7 @@ class Authorization:
     @property
     def allowed(self) -> bool:
         """RFC 2595 §2.1, RFC 8314 §3: no password in clear text over a network."""
-        return self.secure or self.peer.is_local or self.policy.allow_cleartext
+        return self.secure or self._trusted
 
     def start_tls(self) -> None:
         """RFC 2595 §4: what was said before TLS is forgotten."""
@@ -92,7 +95,7 @@ class Authorization:
         if not self.allowed:
             return _needs_tls()
         self._name = name
-        return answer.ok("Send the password")
+        return _SEND_PASSWORD
 
     def password(self, password: bytes) -> Answer | Awaitable[Answer]:
         if not self.allowed:
@@ -128,13 +131,11 @@ class Authorization:
 
     async def _login(self, given: Credentials | None) -> Answer:
         self._tries += 1
-        login = Login(Outcome.WRONG, None)
         if given:
-            login = await self._authenticator.login(*given, self.peer.address, "pop3")
-        if login.outcome is Outcome.OK and login.user:
-            reply = await self._enter(login.user)
+            outcome, user = await self._authenticator.login(*given, self.peer.address, "pop3")
         else:
-            reply = refusal(login.outcome)
+            outcome, user = Outcome.WRONG, None
+        reply = await self._enter(user) if user else refusal(outcome)
         if self.transaction or self._tries < LOGIN_TRIES:
             return reply
         return reply._replace(then=Then.CLOSE)

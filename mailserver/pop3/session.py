@@ -142,7 +142,7 @@ class Session:
         self._ended = "quit"
         if self.transaction:
             return self.transaction.quit()
-        return answer.ok("Nothing deleted", Then.CLOSE)
+        return answer.NOTHING_DELETED
 
     def stls(self) -> Answer:
         if not self.may_start_tls:
@@ -166,7 +166,8 @@ class Session:
 
     def _log(self) -> None:
         done, user = self.transaction, self.authorization.user
-        for name, value in (done.totals() if done else {}).items():
+        totals = done.totals() if done else {}
+        for name, value in totals.items():
             maillog.count(f"pop3.{name}", value)
         maillog.event(
             "session",
@@ -174,7 +175,7 @@ class Session:
             peer=self.authorization.peer.address,
             tls="yes" if self.authorization.secure else "no",
             user=user.address if user else None,
-            **(done.totals() if done else {}),
+            **totals,
             ended=self._ended or "lost",
         )
 

@@ -142,7 +142,7 @@ class Transaction:
         if self._marked:
             return self._update()
         self._maildrop.close()
-        return answer.ok("Nothing deleted", Then.CLOSE)
+        return answer.NOTHING_DELETED
 
     async def _update(self) -> Answer:
         wanted = len(self._marked)
