@@ -91,8 +91,8 @@ def write_new(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(fd)
 
 
-def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
-    """`mkdir -p`; every new level is synced into its parent. Raises OSError."""
+def make_directory(path: str | os.PathLike[str], mode: int = 0o700, *, sync: bool = True) -> None:
+    """`mkdir -p`; every new level is synced into its parent, the last one if `sync`. Raises OSError."""
     path = os.fspath(path)
     try:
         os.mkdir(path, mode)
@@ -102,10 +102,11 @@ def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
         return
     except FileNotFoundError:
         make_directory(os.path.dirname(path), mode)
-        return make_directory(path, mode)
+        return make_directory(path, mode, sync=sync)
     parent = os.path.dirname(path) or "."
     inherit_owner(path, parent)
-    sync_directory(parent)
+    if sync:
+        sync_directory(parent)
 
 
 def inherit_owner(new: int | str, parent: str) -> None:

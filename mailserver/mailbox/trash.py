@@ -41,7 +41,7 @@ class Trash:
 
     def __init__(self, maildir: Maildir) -> None:
         self._maildir = maildir
-        self._touched: set[str] = set()
+        self._touched: dict[str, None] = {}  # where a message is now stands before where it was
         self._known: dict[str, Message] = {}
         self._present: set[str] = set()
 
@@ -55,12 +55,12 @@ class Trash:
         with Directories(self._maildir.path) as directories:
             try:
                 make_folder(self._maildir.path, TRASH)
-                directories.opened(TRASH, "cur")
+                trash = directories.opened(TRASH, "cur")
             except OSError as error:
                 return [error] * len(messages)
             for message in messages:
                 try:
-                    octets += self._discard(message, directories)
+                    octets += self._discard(message, directories, trash)
                     moved += 1
                 except Gone:
                     continue
@@ -72,10 +72,9 @@ class Trash:
 
     def sync(self) -> None:
         """Make all moves since the last call durable; one call for many messages. Raises OSError."""
-        while self._touched:
-            directory = next(iter(self._touched))
+        for directory in list(self._touched):
             files.sync_directory(os.path.join(self._maildir.path, directory))
-            self._touched.remove(directory)
+            del self._touched[directory]
 
     def list(self) -> list[Trashed]:
         """What is in Trash, newest first. Raises OSError."""
@@ -102,7 +101,7 @@ class Trash:
         with self._opened(place.subdirectory) as trash, opened(self._maildir.path, "cur") as cur:
             os.rename(place.name, restored.name, src_dir_fd=trash, dst_dir_fd=cur)
         self._present.add(unique)
-        self._touched |= {f"{TRASH}/{place.subdirectory}", "cur"}
+        self._touched |= dict.fromkeys(("cur", f"{TRASH}/{place.subdirectory}"))
         self.sync()
         quota.add(self._maildir, trashed.size, 1)
         return restored
@@ -127,14 +126,14 @@ class Trash:
                 return True
         return False
 
-    def _discard(self, message: Message, directories: Directories) -> int:
+    def _discard(self, message: Message, directories: Directories, trash: int) -> int:
         """Move one message, wherever it is now; returns its size on disk. Raises Gone, OSError."""
         for place in self._maildir.places(message):
             try:
-                size = _move(place, directories.opened(place.subdirectory), directories.opened(TRASH, "cur"))
+                size = _move(place, directories.opened(place.subdirectory), trash)
             except FileNotFoundError:
                 continue
-            self._touched |= {place.subdirectory, f"{TRASH}/cur"}
+            self._touched |= dict.fromkeys((f"{TRASH}/cur", place.subdirectory))
             return size
         raise Gone
 

@@ -17,6 +17,7 @@ from mailserver.durable import files
 
 SUBDIRECTORIES = ("tmp", "new", "cur")
 TRASH = ".Trash"
+_MARK = "maildirfolder"  # tells delivery agents that a directory is a folder and no mailbox
 MAX_LINES = 1_000_000
 MAX_LINE = 1024
 
@@ -81,11 +82,14 @@ def make_folder(root: str, folder: str) -> None:
     """What is missing of a Maildir++ folder, its empty file `maildirfolder` too, durably. Raises OSError."""
     path = os.path.join(root, folder)
     files.make_directory(path)
-    with opened(root, folder):  # not a link that leads elsewhere
+    with opened(root, folder) as directory:  # not a link that leads elsewhere
+        if {*SUBDIRECTORIES, _MARK} <= set(os.listdir(directory)):
+            return
         for name in SUBDIRECTORIES:
-            files.make_directory(os.path.join(path, name))
-        with suppress(FileExistsError):
-            files.write_new(os.path.join(path, "maildirfolder"), b"")
+            files.make_directory(os.path.join(path, name), sync=False)
+        files.sync_directory(path)
+        with suppress(FileExistsError):  # last: where it is, all the others are durable
+            files.write_new(os.path.join(path, _MARK), b"")
 
 
 def open_regular(name: str, directory: int | None = None) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from mailserver.durable import files
 from mailserver.mail.quota import Quota
-from mailserver.mailbox import quota
+from mailserver.mailbox import quota, tree
 from mailserver.mailbox.maildir import Gone, Maildir, Message
 from mailserver.mailbox.trash import Trash
 
@@ -54,6 +54,23 @@ def test_a_name_too_long_for_flags_is_no_hindrance(maildir: Maildir) -> None:
     (trashed,) = trash.list()
     restored = trash.restore(trashed.unique)
     assert b"".join(maildir.read_wire(restored)) == b"long\r\n"
+
+
+def test_the_mark_of_a_folder_is_there_when_all_else_is_durable(
+    maildir: Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = inside(maildir, ".Trash")
+    synced: list[list[str]] = []
+    sync = files.sync_directory
+    monkeypatch.setattr(
+        files,
+        "sync_directory",
+        lambda at: (Path(at) == path and synced.append(sorted(os.listdir(at))), sync(at)),
+    )
+    for _ in range(2):
+        tree.make_folder(maildir.path, tree.TRASH)
+        assert synced == [["cur", "new", "tmp"]]  # once, and no more where the folder is whole
+    assert (path / "maildirfolder").exists()
 
 
 def test_a_folder_made_by_another_program_is_used(maildir: Maildir, deliver: Deliver) -> None:
@@ -161,7 +178,9 @@ def test_directories_are_synced_once_for_many_messages(
     assert synced == []
     trash.sync()
     trash.sync()
-    assert sorted(synced) == [".Trash/cur", "new"]
+    assert synced == [".Trash/cur", "new"]  # a cut between the two leaves a message in both places
+    trash.restore(message.unique)
+    assert synced[2:] == ["cur", ".Trash/cur"]
 
 
 def test_a_sync_that_failed_is_made_up_for(
