@@ -532,6 +532,43 @@ def test_a_reader_that_stalls_at_the_end_is_cut(run, until):
     run(main())
 
 
+class Leaving(AtOnce):
+    """Closes after each answer."""
+
+    def receive(self, line):
+        return super().receive(line)._replace(then=Then.CLOSE)
+
+
+def test_a_last_answer_and_the_end_wait_for_nothing(run):
+    async def main():
+        transport, log = Memory(buffered=0), []
+        driver, pool = driven(transport, log, Timeouts(idle=10, total=20), Leaving)
+        driver.data_received(b"QUIT\r\nNOOP\r\n")
+        assert transport.written[-1] == b"+OK QUIT\r\n" and transport.closing
+        driver.connection_lost(None)
+        assert log == [b"QUIT", "lost"]
+        pool.close()
+
+    run(main())
+
+
+def test_the_last_answer_waits_for_a_reader_that_is_behind(run, until):
+    async def main():
+        transport, log = Memory(buffered=100), []
+        driver, pool = driven(transport, log, Timeouts(idle=10, total=20), Leaving)
+        driver.pause_writing()
+        driver.data_received(b"QUIT\r\n")
+        await asyncio.sleep(0)
+        assert transport.written[-1] == b"+OK QUIT\r\n" and not transport.closing
+        driver.resume_writing()
+        await until(lambda: transport.closing)
+        driver.connection_lost(None)
+        await until(lambda: log[-1] == "lost")
+        pool.close()
+
+    run(main())
+
+
 def test_a_stream_is_one_piece_ahead_of_its_reader_and_no_more(run, until):
     async def main():
         transport, log = Memory(buffered=0), []

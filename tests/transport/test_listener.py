@@ -72,6 +72,29 @@ def test_peer_and_count(run, listening, until):
     run(main())
 
 
+class Direct(Telling):
+    """Echoes past its transport."""
+
+    def data_received(self, data):
+        os.write(self.peer.descriptor, data)
+
+
+@pytest.mark.parametrize("header", [b"", V1, V2])
+def test_a_session_knows_its_descriptor(run, listening, header):
+    async def main():
+        with listening("tcp:127.0.0.1:0", Direct, proxy_from=LOOPBACK if header else ()) as listener:
+            connections = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(3)]
+            for number, (reader, writer) in enumerate(connections):
+                writer.write(header)
+                await told(reader)
+                writer.write(b"%d" % number)
+            for number, (reader, writer) in enumerate(connections):
+                assert await reader.readexactly(1) == b"%d" % number
+                await closed(writer)
+
+    run(main())
+
+
 @pytest.mark.parametrize("end", ["close", "reset", "abort"])
 def test_places_are_given_back(run, listening, until, end):
     made = []
