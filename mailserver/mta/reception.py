@@ -128,13 +128,13 @@ def _settle(jobs: list[_Waiting]) -> None:
     Each by itself: a fault of ours is that message's alone.
     """
     loop = jobs[0].loop
-    afterwards = []
     for job in jobs:
         outcome = [None if error is None else _explain(error, job.message) for error in job.errors]
-        loop.call_soon(job.told, outcome)
-        afterwards.append((job.after, outcome))
-    for after, outcome in afterwards:
-        loop.call_soon(after, outcome)
+        try:
+            job.told(outcome)
+        except Exception as error:
+            loop.call_exception_handler({"message": "nobody was told of a commit", "exception": error})
+        loop.call_soon(job.after, outcome)
 
 
 class Reception:

@@ -286,15 +286,17 @@ def test_all_senders_have_their_replies_before_anything_is_logged(
     assert events == ["replied"] * 3 + ["logged"] * 3
 
 
+@pytest.mark.parametrize("at", ["reply", "log"])
 def test_a_fault_after_the_commit_is_that_message_s_alone(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """Committed together, and one of them cannot be logged: the queue hears of all others."""
+    """Committed together, and one of them cannot be answered or logged: all are told, the queue hears of all."""
     office = opened(memory_path, "a group")
     spool = spool_of(office)
     spool.prepare()
     reception = Reception(str(office.staging), office.committer, office.pool, spool)
     announced: list[str] = []
+    outcomes: list[list[Reply | None]] = []
     faults: list[BaseException] = []
     reception.queued = lambda entry: announced.append(entry.id)
     all_there = threading.Event()
@@ -304,26 +306,29 @@ def test_a_fault_after_the_commit_is_that_message_s_alone(
         all_there.wait(10)
         real_write(staged)
 
-    def settled(_: object) -> None:
-        raise ValueError("nobody foresaw it")
+    def told(outcome: list[Reply | None]) -> None:
+        outcomes.append(outcome)
+        if at == "reply":
+            raise ValueError("nobody foresaw it")
 
-    async def run() -> list[list[Reply | None]]:
+    def settled(_: object) -> None:
+        if at == "log":
+            raise ValueError("nobody foresaw it")
+
+    async def run() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, what: faults.append(what["exception"]))
-        sessions = []
         for _ in range(3):
             message = reception.begin()
             message.staged.append(BODY)
-            sessions.append(committed(reception, message, [], [AWAY], together=True, settled=settled))
+            reception.commit(message, 1, [], [AWAY], together=True, told=told, settled=settled)
         while not office.committer._jobs.qsize() >= 2:  # the thread has the first one
             await asyncio.sleep(0)
         all_there.set()
-        outcomes = await asyncio.gather(*sessions)
-        while len(faults) < 3:
+        while len(faults) < 3 or len(announced) < 3:
             await asyncio.sleep(0)
-        return outcomes
 
     monkeypatch.setattr(Staged, "write", write)
-    outcomes = asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 20))
     office.close()
     assert outcomes == [[None]] * 3
     assert sorted(announced) == sorted(entry_id for entry_id, _ in spool.ids()) and len(announced) == 3
