@@ -41,19 +41,20 @@ class Lines:
 
     def next(self) -> bytes | None:
         """A line without its end, or None; raises LineTooLong, once for each that is."""
-        end = self._data.find(b"\n", self._at)
+        at = self._at
+        end = self._data.find(b"\n", at)
         if end < 0:
             if self.left < self._limit:
                 return None
             self.clear()
             self._skipping = True
             raise LineTooLong
-        line = self._data[self._at : end]
+        line = self._data[at:end]
         self._at = end + 1
-        self.left = len(self._data) - self._at
+        self.left -= end + 1 - at
         if not self.left:
             self._data, self._at = b"", 0
-        if len(line) >= self._limit:
+        if end - at >= self._limit:
             raise LineTooLong
         return line.removesuffix(b"\r")
 
