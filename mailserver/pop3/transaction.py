@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 from mailserver.pop3 import answer
 from mailserver.transport.driver import Answer, Then
 
+_MARKED = answer.ok("Message marked")
+
 
 class InUse(Exception):
     """Another session has the maildrop open."""
@@ -130,7 +132,7 @@ class Transaction:
             return self._no_such(number)
         self._marked.add(n)
         self._left -= self._sizes[n - 1]
-        return answer.ok(f"Message {n} marked")
+        return _MARKED
 
     def rset(self) -> Answer:
         self._marked.clear()
