@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from mailserver.admin.control import control
@@ -85,7 +86,7 @@ class Outgoing:
 
     def is_carrying(self) -> bool:
         """Whether mail that leaves has come in lately, so that this process has other work than sessions."""
-        return asyncio.get_running_loop().time() < self._heard + LATELY
+        return time.monotonic() < self._heard + LATELY
 
     async def run(self, begun: Callable[[Factory], None]) -> None:
         """Run the queue until cancelled, and leave unfinished work to the disk.
@@ -110,7 +111,7 @@ class Outgoing:
                 await ways.close()
 
     def _hear(self, runner: Runner) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = time.monotonic()
         for entry_id, entry in self._nudges.heard():
             runner.submit(entry_id, entry)
 
