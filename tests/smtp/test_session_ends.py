@@ -172,14 +172,15 @@ def test_a_client_that_reads_nothing_in_tls_is_cut_off(office: Office) -> None:
     run(talk)
 
 
+@pytest.mark.parametrize("after", [b"", b"MAIL FROM:<a@b.test>\r\n"])
 @pytest.mark.parametrize("end", [b"RSET", b"EHLO client.test"])
-def test_a_message_given_up_while_the_server_stops(office: Office, end: bytes) -> None:
+def test_a_message_given_up_while_the_server_stops(office: Office, end: bytes, after: bytes) -> None:
     async def talk() -> None:
         async with connected(office, Timeouts(idle=5)) as (session, reader, writer):
             writer.write(ENVELOPE.removesuffix(b"DATA\r\n"))
             await until(lambda: not session.dialogue.idle)
             session.drain()
-            writer.write(end + b"\r\nMAIL FROM:<a@b.test>\r\n")
+            writer.write(end + b"\r\n" + after)
             lines = (await reader.read(-1)).splitlines()
         assert lines[-2].startswith(b"250 ")
         assert lines[-1].startswith(b"421 4.3.2 ")
