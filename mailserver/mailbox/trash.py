@@ -24,7 +24,7 @@ from mailserver.mailbox.maildir import Gone, Maildir
 from mailserver.mailbox.names import Message, unique_name, with_flags
 from mailserver.mailbox.tree import TRASH, Directories, make_folder, messages_in, opened
 
-MOST_NAME = 255  # octets; NAME_MAX of Linux
+_CUR = f"{TRASH}/cur"
 
 
 class Trashed(NamedTuple):
@@ -101,7 +101,7 @@ class Trash:
         with self._opened(place.subdirectory) as trash, opened(self._maildir.path, "cur") as cur:
             os.rename(place.name, restored.name, src_dir_fd=trash, dst_dir_fd=cur)
         self._present.add(unique)
-        self._touched |= dict.fromkeys(("cur", f"{TRASH}/{place.subdirectory}"))
+        self._touched["cur"] = self._touched[f"{TRASH}/{place.subdirectory}"] = None
         self.sync()
         quota.add(self._maildir, trashed.size, 1)
         return restored
@@ -133,7 +133,7 @@ class Trash:
                 size = _move(place, directories.opened(place.subdirectory), trash)
             except FileNotFoundError:
                 continue
-            self._touched |= dict.fromkeys((f"{TRASH}/cur", place.subdirectory))
+            self._touched[_CUR] = self._touched[place.subdirectory] = None
             return size
         raise Gone
 
@@ -157,10 +157,14 @@ def _move(place: Message, source: int, trash: int) -> int:
     """Rename into Trash; returns the size on disk. Raises OSError."""
     if (size := place.size) is None:
         size = os.stat(place.name, dir_fd=source, follow_symlinks=False).st_size
-    name = with_flags(place.name, place.flags.replace("T", ""))
+    flags = place.flags.replace("T", "")
+    name = with_flags(place.name, flags)
     if os.access(name, os.F_OK, dir_fd=trash):  # a copy by another program: keep both
         name = name.replace(place.unique, unique_name(), 1)
-    if len(os.fsencode(name)) > MOST_NAME:  # it came without flags
-        name = with_flags(unique_name(), place.flags.replace("T", ""))
-    os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
+    try:
+        os.rename(place.name, name, src_dir_fd=source, dst_dir_fd=trash)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # it came without flags
+            raise
+        os.rename(place.name, with_flags(unique_name(), flags), src_dir_fd=source, dst_dir_fd=trash)
     return size
