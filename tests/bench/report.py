@@ -124,9 +124,10 @@ class Report:
 
     def _notes(self) -> list[str]:
         rounds = max((len(of) for row in self._results.samples.values() for of in row.values()), default=0)
+        ratios = "; ratios: median (least-most) of the rounds" if self._reference else ""
         notes = [
             f"Medians of {rounds} interleaved rounds; in brackets CPU seconds of all the target's processes per "
-            "1,000 messages; ratios: median (least-most) of the rounds. ms, KiB, MiB: less is better.",
+            f"1,000 messages{ratios}. ms, KiB, MiB: less is better.",
             "Machine: " + "; ".join(f"{key} {value}" for key, value in self._machine.items()) + ".",
         ]
         for row, by_target in self._results.samples.items():

@@ -60,7 +60,7 @@ def run(cells: Sequence[Cell], targets: Sequence[Target], rounds: int, say: Say)
     """All cells; the targets are running."""
     results = Results()
     for cell in cells:
-        able = [target for target in targets if cell.protocols & target.protocols]
+        able = [t for t in targets if cell.protocols & t.protocols and cell.id.startswith(t.cells)]
         able = [target for target in able if _attempt(results, cell, target, say, warm_up=True)]
         for number in range(rounds):
             say(f"{cell.id}: round {number + 1} of {rounds}")

@@ -135,6 +135,9 @@ def _measure(arguments: argparse.Namespace) -> int:
             number = arguments.rounds or (2 if arguments.short else 3)
             results = rounds.run(_cells(arguments), targets, number, _say)
             results.failures += failures
+            if not results.samples and not results.failures:
+                _say("none of these targets takes part in any of these cells")
+                return 2
             report = Report(results, about, [target.name for target in targets], REFERENCE)
         _tell(report, arguments)  # before the mail of all rounds is removed, which takes minutes
     return int(any(failure.target == OURS for failure in results.failures))

@@ -58,6 +58,7 @@ class Target:
 
     name: str
     protocols: frozenset[str] = frozenset({"smtp", "pop3"})
+    cells: tuple[str, ...] = ("",)  # what the ids of those begin with in which it takes part
     owner: mailboxes.Owner | None = None  # of the mailboxes, where it is not who runs the benchmark
     most_idle: Mapping[str, int] = {}  # connections of a protocol, where it cannot hold any number
 

@@ -13,6 +13,7 @@ class Sketch(Target):
     """sketch.py as a server."""
 
     name = "sketch"
+    cells = ("in-", "pop3")
 
     def configure(self) -> None:
         os.mkdir(os.path.join(self.state, "staging"))

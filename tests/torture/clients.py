@@ -96,8 +96,10 @@ class Connection:
         try:
             async with asyncio.timeout(5):
                 await self.writer.wait_closed()
-        except (OSError, TimeoutError):
+        except TimeoutError:  # before OSError, whose kind it is
             self.writer.transport.abort()
+        except OSError:  # the connection is gone, and an SSL transport of Python 3.11.2 cannot be aborted then
+            return
 
     async def __aenter__(self) -> Self:
         return self
