@@ -228,9 +228,11 @@ def refusal(site: serving.Site, *arguments: str | Path) -> str:
 
 def test_a_second_server_on_the_same_state(site: serving.Site) -> None:
     site.configure([("smtp", f"unix:{site.root}/one")])
-    with site.serve():
-        site.settings([("smtp", f"unix:{site.root}/two")])
-        assert refusal(site) == f"{site.mail}: another server is running on this state"
+    # with a configuration of its own: the first would serve what is written into its own one before long
+    with site.serve(), serving.site() as other:
+        other.mail = site.mail
+        other.configure([("smtp", f"unix:{site.root}/two")])
+        assert refusal(other) == f"{site.mail}: another server is running on this state"
         assert (site.root / "one").exists()
         assert not (site.root / "two").exists()
 
