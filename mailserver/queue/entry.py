@@ -52,7 +52,8 @@ class Status(Enum):
 class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recipient and its story so far. Times in UNIX time; `reply` is what `remote` said last.
 
-    `passed_over`: how often it was due and not tried, for its destination was being left alone.
+    `passed_over`: how often it was due and not tried, for its destination was being left alone. `by_hand`:
+    how often it was due before its time, for an operator said so.
     `enhanced` is the status code of RFC 3463 that belongs to it. `reported`: the sender was told the end.
     """
 
@@ -61,6 +62,7 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
     due: Time = 0.0
     attempts: Count = 0
     passed_over: Count = 0
+    by_hand: Count = 0
     last_attempt: Time = 0.0
     reply: str = ""
     enhanced: str = ""
@@ -69,8 +71,9 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def turns(self) -> int:
-        """How often it was due; what the schedule counts."""
-        return self.attempts + self.passed_over
+        """How often it was due by the schedule, which an operator's impatience does not push further."""
+        due = self.attempts + self.passed_over
+        return max(due - self.by_hand, min(due, 1))
 
     @property
     def owes_report(self) -> bool:
@@ -173,7 +176,10 @@ def begin(
 def made_due(entry: Entry, now: float) -> Entry:
     """The entry with all that is left to do due now, for its operator says so; a held one stays held."""
     recipients = tuple(
-        replace(queued, due=now) if queued.status is Status.PENDING else queued for queued in entry.recipients
+        replace(queued, due=now, by_hand=queued.by_hand + (queued.due > now))
+        if queued.status is Status.PENDING
+        else queued
+        for queued in entry.recipients
     )
     return replace(entry, recipients=recipients, report_due=min(entry.report_due, now))
 

@@ -144,6 +144,27 @@ def test_retry(world: World) -> None:
     assert world.ids() == []
 
 
+def test_a_retry_in_vain_is_no_step_of_the_schedule(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(1)
+        for _ in range(5):
+            await world.desk.retry(entry_id)
+            await world.desk.retry(entry_id)  # due already
+            await asyncio.sleep(1)
+        (queued,) = world.spool.load(entry_id).recipients
+        assert queued.attempts == 6
+        first = world.schedule.intervals[0]
+        assert queued.due - queued.last_attempt <= first * (1 + world.schedule.jitter)
+        await asyncio.sleep(2 * first)
+        (queued,) = world.spool.load(entry_id).recipients
+        assert queued.attempts == 7
+        assert queued.due - queued.last_attempt > 2 * first
+
+    world.courier.answer = lambda delivery: LATER
+    entry_id = world.accept("x@far.test")
+    world.run(story())
+
+
 def test_retry_all(world: World) -> None:
     async def story() -> None:
         await asyncio.sleep(1)
