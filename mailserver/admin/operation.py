@@ -30,8 +30,6 @@ class Kind(NamedTuple):
     """Whether it may be shown and logged, and stands in a phrase; else it is asked for."""
     listed: tuple[str, str] | None = None
     """Which operation lists the values there are, and by which field of its entries."""
-    path: bool = False
-    """Whether it is a path on the machine of the server."""
 
 
 def _address(text: str) -> object:
@@ -76,7 +74,7 @@ _TRUTH = {"yes": True, "no": False, "true": True, "false": False}
 ADDRESS = Kind("ADDRESS", _address)
 DOMAIN = Kind("DOMAIN", _domain, listed=("domain list", "domain"))
 TEXT = Kind("TEXT", str)
-PATH = Kind("DIR", _path, path=True)
+PATH = Kind("DIR", _path)
 SECRET = Kind("PASSWORD", str, public=False)  # typed without echo
 SIZE = Kind("SIZE", _size)
 COUNT = Kind("NUMBER", _count)

@@ -6,7 +6,6 @@ standard input, JSON. Not here: carrying it out (`carry`), what is printed (`out
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -86,8 +85,6 @@ def _reader(kind: Kind) -> Callable[[str], str]:
     """What the kind refuses is a wrong command line; the text itself goes on to the operation."""
 
     def read(text: str) -> str:
-        if kind.path:
-            text = os.path.abspath(text)  # the server has another working directory
         try:
             kind.read(text)
         except ValueError as error:

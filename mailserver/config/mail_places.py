@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mailserver.directory.database import Directory
 from mailserver.directory.entries import Unavailable
-from mailserver.directory.places import holds, is_configuration, overlaps
+from mailserver.directory.places import holds, is_configuration, is_within, overlaps
 
 
 def trouble(name: str, maildirs: str, directory: Directory, root: str) -> str:
@@ -18,10 +18,11 @@ def trouble(name: str, maildirs: str, directory: Directory, root: str) -> str:
 
     Raises OSError.
     """
-    if is_configuration(maildirs, os.path.dirname(directory.root)):
+    configuration = os.path.dirname(directory.root)
+    is_usual = os.path.realpath(maildirs) == os.path.realpath(os.path.join(root, name))
+    if is_configuration(maildirs, configuration) or (not is_usual and is_within(maildirs, configuration)):
         return "expected a directory that is not of the configuration"
-    usual = os.path.realpath(os.path.join(root, name))
-    if os.path.realpath(maildirs) != usual and overlaps(maildirs, root):
+    if not is_usual and overlaps(maildirs, root):
         return "expected a directory that is not of the server's own maildirs"
     for other, theirs in _others(name, directory):
         if holds(maildirs, theirs) or holds(theirs, maildirs):

@@ -18,7 +18,7 @@ ANN = Address("ann", "example.org")
 
 @pytest.fixture
 def accounts(tmp_path):
-    made = Accounts(str(tmp_path / "domains"), str(tmp_path / "maildirs"))
+    made = Accounts(str(tmp_path / "config" / "domains"), str(tmp_path / "maildirs"))
     made.add_domain("example.org")
     return made
 
@@ -331,6 +331,7 @@ def test_trash_is_listed_restored_and_purged(accounts):
         "config/operators",
         "config/tls/x",
         "config/.history",
+        "config/mail",
         "maildirs",
         "maildirs/.queue",
         "maildirs/.run/x",
@@ -366,8 +367,9 @@ def test_a_domain_may_hold_a_hidden_configuration_and_have_its_usual_place(tmp_p
 
 
 def test_what_a_person_wrote_about_the_configuration_is_malformed(accounts, tmp_path):
-    file = tmp_path / "domains" / "example.org" / "domain.toml"
-    for path in (tmp_path / "operators", tmp_path):
+    config = tmp_path / "config"
+    file = config / "domains" / "example.org" / "domain.toml"
+    for path in (config / "operators", config):
         file.write_text(f'maildirs = "{path}"\n')
         with pytest.raises(Unavailable, match="not of the configuration"):
             accounts.domain("example.org")

@@ -369,3 +369,10 @@ def test_a_log_that_root_makes_is_the_server_s(shell, tmp_path):
 @pytest.mark.parametrize("words", ["stop", "drain"])
 def test_nobody_is_asked_about_a_server_that_does_not_run(shell, words):
     assert shell.refused(words) == shell.refused(words, "--yes") == "no server is running"
+
+
+def test_a_relative_directory_is_a_wrong_command_line(shell):
+    result = shell.run("domain", "add", "two.test", "--maildirs", "two")
+    assert result.exit_code == 2
+    assert "'two': no absolute path" in result.stderr
+    assert "two.test" not in list(shell.users.domains())

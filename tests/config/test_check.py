@@ -214,3 +214,11 @@ def test_progress_is_told(started):
     steps = []
     check(str(started), lambda done, total: steps.append((done, total)))
     assert steps == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_domain_s_mail_in_the_configuration_is_named_before_it_is_there(started):
+    settings = started / "domains" / "example.test" / "domain.toml"
+    settings.write_text(f'maildirs = "{started}/mail"\n')
+    assert told(started) == [
+        f"{settings}: maildirs: expected a directory that is not of the configuration",
+    ]
