@@ -14,6 +14,7 @@ import gc
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Supervisor:
         self._notifier.ready()
         endpoints = " ".join(at.endpoint for at in self._grounds.listeners)
         self._note("serving", workers=self._count, listeners=endpoints)
+        _tell_terminal(self._grounds.config.log_file)
         while not self._ending:
             self._wait(watch)
             self._end_hung()
@@ -334,3 +336,9 @@ def _unbind(listeners: Iterable[Listener], endpoints: Set[str]) -> None:
     """Let go of listeners; the socket files of `endpoints` stay, others have them now."""
     for listener in listeners:
         listener.leave() if str(listener.endpoint) in endpoints else listener.close()
+
+
+def _tell_terminal(log_file: str | None) -> None:
+    """Who started it by hand sees that it serves, though its log is elsewhere."""
+    if log_file is not None and sys.stderr.isatty():
+        print(f"Serving; the log is {log_file}", file=sys.stderr)

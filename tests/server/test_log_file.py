@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import serving
 
 from mailserver import maillog
 
@@ -105,3 +106,19 @@ def test_values_are_escaped(
     maillog.event("tried", the_value=value, nothing=None)
     log.close()
     assert (tmp_path / "log").read_text().split(" ", 1)[1] == f"event=tried the-value={written}\n"
+
+
+def test_who_starts_it_at_a_terminal_sees_that_it_serves_and_where_the_log_is() -> None:
+    terminal, ours = os.openpty()
+    with serving.site() as site, open(terminal) as shown:
+        site.configure(
+            [("smtp", f"tcp:127.0.0.1:{site.ports.take()}")], top=f'log_file = "{site.root}/log"\n'
+        )
+        command = [*serving.MODULE, "--config", str(site.config), "serve"]
+        with subprocess.Popen(command, stderr=ours, stdout=ours) as process:
+            os.close(ours)
+            try:
+                assert shown.readline() == f"Serving; the log is {site.root}/log\n"
+            finally:
+                process.terminate()
+            assert process.wait(serving.LIMIT) == 0
