@@ -7,6 +7,7 @@ Not here: what is spoken (`services`), workers' lives (`worker`, `supervisor`), 
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -104,7 +105,7 @@ class Appliance:
         if account is not None:
             for path in [*made, self._state.lock_file]:  # sockets take after their directory
                 os.chown(path, *account)
-        self._report_certificates()
+        self._problems = dict.fromkeys(self._report_certificates(), -math.inf)  # no change is to blame
         for at in _served(config):
             grounds.listeners[at] = self._listener(at)
             grounds.listeners[at].open(self.shared.inherited)

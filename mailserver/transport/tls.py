@@ -39,7 +39,7 @@ class _Certificate(NamedTuple):
 
 
 class Certificates:
-    """The certificates below `directory`; `default` names the one for clients without SNI ('': the first).
+    """The certificates below `directory`; `default` names the one for clients without SNI, else the first is.
 
     Construction reads nothing: call `reload()` once while the keys can still be read, before privileges go.
     """
@@ -84,8 +84,6 @@ class Certificates:
         self._replace(loaded or self._loaded)
         if not loaded and not problems:
             problems.append(f"{self.directory}: no certificate; expected NAME/{CHAIN} and NAME/{KEY}")
-        if self.default and self.default not in self._loaded:
-            problems.append(f"{self.directory}/{self.default}: the default certificate cannot be used")
         return problems
 
     def _replace(self, loaded: dict[str, _Certificate]) -> None:

@@ -140,6 +140,20 @@ def test_a_reload_answers_for_what_it_did(begun: Begun) -> None:
         assert operator.ask("whoami")
 
 
+def test_certificates_that_were_so_at_the_start_keep_nobody_from_changes() -> None:
+    with serving.site() as site:
+        site.configure([("smtp", f"tcp:127.0.0.1:{site.ports.take()}")])
+        (site.config / "tls" / serving.HOST).rename(site.config / "tls" / "former.test")
+        site.write("tls/broken.test/fullchain.pem", "broken")
+        with site.serve() as server:
+            [problem] = server.events("certificate-problem")  # the first serves well as the default one
+            assert "broken.test" in problem["problem"]
+            server.event("console-serving")
+            with Operator(site.mail) as operator:
+                operator.ask("reload")
+                operator.ask("config set limits.recipients 500")
+
+
 def test_workers_follow_their_number(begun: Begun) -> None:
     with begun.operator() as operator:
         for number in (3, 1, 2):

@@ -196,9 +196,7 @@ def test_nothing_to_load(directory):
 
 def test_a_default_that_is_not_there(directory):
     install(directory, "mx", "mx.test")
-    certificates = Certificates(str(directory), "pop")
-    (problem,) = certificates.reload()
-    assert "pop: the default certificate" in problem
+    certificates = loaded(directory, "pop")
     assert seen(certificates.context) == {"mx.test"}
 
 
