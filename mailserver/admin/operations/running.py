@@ -69,7 +69,12 @@ OPERATIONS = (
     Operation(
         "status --watch", "How the server does, again and again.", watch_status, roles=_READS, stream=True
     ),
-    Operation("counters", "What was counted since the processes began.", counters, roles=_READS),
+    Operation(
+        "counters",
+        "What the processes that run now have counted; a changed configuration begins new ones.",
+        counters,
+        roles=_READS,
+    ),
     Operation("events", "The lines of the log from now on.", events, roles=_READS, stream=True),
     Operation("reload", "Serve with what the files say now.", reload, changes=True),
     Operation("drain", "Stop, when the sessions that go on have ended.", drain, changes=True, destroys=True),
