@@ -49,7 +49,8 @@ def begun() -> Iterator[Begun]:
     with serving.site() as site:
         ports = [site.ports.take() for _ in range(2)]
         addresses = [f"tcp:127.0.0.1:{ports[0]}", f"tls:127.0.0.1:{ports[1]}", f"unix:{site.root}/pb.sock"]
-        site.configure([("pb", address) for address in addresses], top="workers = 1\n")
+        telnet = ("telnet", f"unix:{site.root}/telnet.sock")
+        site.configure([*(("pb", address) for address in addresses), telnet], top="workers = 1\n")
         site.write("operators/owen", f"{serving.HASH}\nrole = owner\n")
         site.write("operators/dora", f"{serving.HASH}\nrole = domain-admin\ndomains = example.test\n")
         with site.serve() as server:
@@ -236,6 +237,13 @@ def test_who_is_cut_off_is_told(begun, begin):
     console.type("whoami\n")
     console.until("mailserver: the server has closed the connection\r\n")
     assert console.ends() == 1
+
+
+def test_a_listener_for_telnet_is_not_for_this(begun):
+    address = f"unix:{begun.site.root}/telnet.sock"
+    said = begun.console(address, "-c", "whoami")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr == f"mailserver: {address}: the connection ended at once; is that a listener for pb?\n"
 
 
 # ---- the document

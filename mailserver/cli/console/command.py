@@ -50,7 +50,8 @@ def console(
     """Type phrases, such as `user list`; `help` says which there are.
 
     Without ADDRESS the server of this configuration is meant, where your account decides who you are.
-    A server elsewhere has a listener for the protocol pb: tls:HOST:PORT, tcp:127.0.0.1:PORT or unix:/PATH.
+    A server elsewhere has a listener for the protocol pb (not telnet): tls:HOST:PORT, tcp:127.0.0.1:PORT or
+    unix:/PATH.
     """
 
     def credentials() -> tuple[str, str]:

@@ -68,6 +68,8 @@ class Remote:
                 self._server = await self._root(at, tls)
         except TimeoutError:
             raise Broken(f"{at}: no answer") from None
+        except Broken:
+            raise Broken(f"{at}: the connection ended at once; is that a listener for pb?") from None
         except ssl.SSLCertVerificationError as error:
             raise Broken(f"{at}: the certificate cannot be trusted: {error.verify_message}") from None
         except socket.gaierror:
