@@ -81,7 +81,7 @@ class ConsoleProcess:
         chores = [asyncio.ensure_future(chore) for chore in (self._beating(), self._confirming.run())]
         await self._doors.follow(self._config)
         await self._doors.open_control(self._grounds.state.control_socket)
-        maillog.event("console-serving", process=os.getpid())
+        maillog.event("console-serving", process=os.getpid(), listeners=self._doors.endpoints or None)
         say()
         async with self._following:
             await self._note_hand_edit()  # or nobody could go back to what it began with

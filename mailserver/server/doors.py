@@ -58,6 +58,11 @@ class Doors:
         self._control: transport.Listener | None = None
         self._open: dict[Listener, transport.Listener] = {}
 
+    @property
+    def endpoints(self) -> str:
+        """Where it listens for telnet and Perspective Broker, with blanks between; for the log."""
+        return " ".join(at.endpoint for at in self._open)
+
     async def open_control(self, path: str) -> None:
         """Where commands of this machine come in; a line in the log where that cannot be."""
         endpoint = Endpoint("unix", path, mode=OPEN_MODE)

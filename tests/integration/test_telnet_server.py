@@ -45,7 +45,8 @@ def begun() -> Iterator[Begun]:
         site.configure(listeners, top="workers = 1\n")
         site.write("operators/owen", f"{serving.HASH}\nrole = owner\n")
         with site.serve() as server:
-            server.event("console-serving")
+            at = server.event("console-serving")["listeners"].split()
+            assert at == [endpoint for protocol, endpoint in listeners if protocol == "telnet"]
             yield Begun(site, server, *ports)
 
 
