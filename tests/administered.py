@@ -65,6 +65,8 @@ def hashed() -> str:
 class Running:
     """A running server as operations see it, which writes down what it was asked."""
 
+    running = True
+
     def __init__(self, spool: Spool) -> None:
         self.asked: list[str] = []
         self.refuses = ""

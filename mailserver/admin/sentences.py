@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mailserver.admin.server import NO_SERVER
+
 Given = Mapping[str, Any]
 
 
@@ -68,11 +70,16 @@ def _edited(given: Given, result: Any) -> list[str]:
     """What became of a change of the configuration, and what is still to be done."""
     if not result["changed"]:
         return ["it is so already"]
-    if result["needs_restart"]:
-        return [f"written; counts after a restart: {', '.join(result['needs_restart'])}"]
-    lines = [f"version {result['number']} of the configuration is in force"]
+    version = f"version {result['number']} of the configuration is"
+    if not result["live"]:
+        lines = [f"{version} written; {NO_SERVER}"]
+    elif result["needs_restart"]:
+        lines = [f"written; counts after a restart: {', '.join(result['needs_restart'])}"]
+    else:
+        lines = [f"{version} in force"]
     if given.get("confirm"):
-        lines.append(f"it goes back in {given['confirm']} unless you say: config confirm")
+        when = f"in {given['confirm']}" if result["live"] else "when the server starts"
+        lines.append(f"it goes back {when} unless you say: config confirm")
     return lines
 
 

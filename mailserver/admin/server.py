@@ -42,7 +42,9 @@ class ServerStatus(Struct, frozen=True):
 
 
 class Server(Protocol):
-    """A running server. Raises Refused where it cannot."""
+    """A running server, or not a `running` one. Raises Refused where it cannot."""
+
+    running: bool
 
     async def reload(self) -> None:
         """Have everything serve with what the files say now. Returns when it does; Refused: why not."""
@@ -72,8 +74,10 @@ class Server(Protocol):
 class NoServer:
     """No server runs: the files can be worked on, nothing else."""
 
+    running = False
+
     async def reload(self) -> None:
-        return None  # whoever starts next reads what is there
+        _refuse()
 
     async def stop(self, *, drain: bool) -> None:
         _refuse()

@@ -42,11 +42,15 @@ class Setting(Struct, frozen=True):
 
 
 class Edit(Struct, frozen=True):
-    """What became of an edit: the version in force now, whether anything changed, what needs a restart."""
+    """What became of an edit: the newest version now, whether anything changed, what needs a restart.
+
+    `live`: a running server has taken it over.
+    """
 
     number: int
     changed: bool
     needs_restart: tuple[str, ...] = ()
+    live: bool = False
 
 
 class Settings:

@@ -44,6 +44,8 @@ class RunningServer:
     """`follow` is called with nothing when another configuration is in force; it says what is wrong with it
     here. `heed` is called with all that the supervisor tells. `connections` are those of this process."""
 
+    running = True
+
     def __init__(
         self,
         grounds: Grounds,

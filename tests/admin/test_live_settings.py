@@ -26,7 +26,7 @@ def text(there):
 def test_a_setting_is_changed_live_and_has_a_history(there):
     before = text(there)
     done = there.perform(OWNER, "config set", key="limits.recipients", value="200")
-    assert (done.number, done.changed, done.needs_restart) == (2, True, ())
+    assert (done.number, done.changed, done.needs_restart, done.live) == (2, True, (), True)
     assert there.server.asked == ["reload"]
     assert there.config.limits.recipients == 200
     assert "# for the world" in text(there)

@@ -334,7 +334,7 @@ def test_a_broken_configuration_is_mended_where_it_says_its_mail_is(shell, tmp_p
         file.write_text(broken)
     assert "limits.recipients 200" in shell.done("config", "history")
     assert "--- version" in shell.done("config", "diff")
-    assert "is in force" in shell.done("config", "rollback", "2")
+    assert "is written; no server is running" in shell.done("config", "rollback", "2")
     assert load(shell.directory).limits.recipients == 200
     assert shell.done("check").endswith(": no problems\n")
 
@@ -369,6 +369,16 @@ def test_a_log_that_root_makes_is_the_server_s(shell, tmp_path):
 @pytest.mark.parametrize("words", ["stop", "drain"])
 def test_nobody_is_asked_about_a_server_that_does_not_run(shell, words):
     assert shell.refused(words) == shell.refused(words, "--yes") == "no server is running"
+
+
+def test_a_change_without_a_server_says_so(shell):
+    assert shell.refused("reload") == "no server is running"
+    assert shell.done("config", "set", "limits.recipients", "200", "--confirm", "2m").splitlines() == [
+        "version 2 of the configuration is written; no server is running",
+        "it goes back when the server starts unless you say: config confirm",
+    ]
+    shell.done("config", "confirm")
+    assert json.loads(shell.done("config", "set", "limits.recipients", "300", "--json"))["live"] is False
 
 
 def test_a_relative_directory_is_a_wrong_command_line(shell):

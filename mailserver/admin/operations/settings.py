@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
+
 from mailserver.admin.entries import Confirmed, ListenerEntry, Text
 from mailserver.admin.operation import (
     ADDRESS,
@@ -37,11 +39,11 @@ Change = Callable[[Settings, Author], Edit]
 
 
 async def _apply(call: Call, change: Change, confirm: float | None) -> Edit:
-    """Make a change and have the server use it; one that it cannot use is taken back. Raises Refused."""
+    """Make a change and have a server that runs use it; one it cannot use is taken back. Raises Refused."""
     settings = Settings(call.config.directory)
     by = Author(call.operator.name, call.front)
     done = await call.blocking(change, settings, by)
-    if not done.changed:
+    if not done.changed or not call.server.running:
         return done
     try:
         await call.server.reload()
@@ -53,7 +55,7 @@ async def _apply(call: Call, change: Change, confirm: float | None) -> Edit:
         with suppress(Refused):  # what is wrong has been said
             await call.server.reload()  # all but a listener may be in force already
         raise Refused(f"taken back, for the server cannot use it: {error}") from None
-    return done
+    return msgspec.structs.replace(done, live=True)
 
 
 # ---- the file
@@ -165,7 +167,7 @@ OPERATIONS = (
     ),
     Operation(
         "config set",
-        "Change a setting, on the running server at once.",
+        "Change a setting, on a running server at once.",
         set_,
         (_KEY, Parameter("value", TEXT, "As in the file; quotes may be left out."), _CONFIRM),
         changes=True,
