@@ -18,6 +18,7 @@ from mailserver.admin.entries import (
     AliasEntry,
     DomainDetails,
     DomainEntry,
+    ListedAlias,
     RemovedDomain,
     RemovedUser,
     UserDetails,
@@ -210,12 +211,24 @@ class Accounts:
             raise Refused(f"{address}: {error}") from None
         return self.show_alias(address)
 
-    def list_aliases(self, domain: str | None = None) -> list[AliasEntry]:
-        """Aliases of a domain, or of all, by address. Raises Missing, AddressError, Unavailable, OSError."""
+    def list_aliases(self, domain: str | None = None) -> list[ListedAlias]:
+        """Aliases of a domain, or of all, by address; those that cannot be read are the last.
+
+        Raises Missing, AddressError, Unavailable, OSError.
+        """
         found = [
             Address(local, name) for name in self._names(domain) for local in self.directory.aliases(name)
         ]
-        return [self.show_alias(address) for address in sorted(found, key=_by_domain)]
+        good, bad = [], []
+        for address in sorted(found, key=_by_domain):
+            try:
+                targets = self.directory.alias(address.domain, address.local)
+            except Unavailable as error:
+                bad.append(ListedAlias(str(address), (), error.reason))
+                continue
+            if targets is not None:  # else removed meanwhile
+                good.append(ListedAlias(str(address), tuple(map(str, targets)), ""))
+        return good + bad
 
     def show_alias(self, address: Address) -> AliasEntry:
         """Raises Missing, Unavailable."""

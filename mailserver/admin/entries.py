@@ -59,6 +59,12 @@ class AliasEntry(Struct, frozen=True):
     targets: tuple[str, ...]
 
 
+class ListedAlias(AliasEntry, frozen=True):
+    """An alias in a list; `unreadable` tells why its targets are not known, empty if they are."""
+
+    unreadable: str
+
+
 class AddedAlias(AliasEntry, frozen=True):
     """A new alias; `unknown` are those targets in our domains that are neither a user nor an alias."""
 

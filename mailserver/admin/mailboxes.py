@@ -77,13 +77,21 @@ def purge(
 ) -> TrashResult:
     """Remove deleted messages for good: those of `ids`, or all that lie there for `older_than` seconds.
 
-    Raises Refused for an id that is not there; Missing, Unavailable, OSError.
+    Raises Refused for an id that is not there, and after all others are removed for one that cannot be;
+    Missing, Unavailable, OSError.
     """
     user, maildir = accounts.user(address)
     trash = Trash(maildir)
-    if ids is None:
-        return TrashResult(user.address, purged=trash.purge(older_than))
-    return TrashResult(user.address, purged=sum(trash.remove(trashed) for trashed in _chosen(trash, ids)))
+    chosen = trash.list(older_than) if ids is None else _chosen(trash, ids)
+    purged, problems = 0, []
+    for trashed in chosen:
+        try:
+            purged += trash.remove(trashed)
+        except OSError as error:
+            problems.append(f"{_id(trashed)} cannot be removed: {error.strerror}")
+    if problems:
+        raise Refused(f"{problems[0]}; {len(problems)} not removed, {purged} removed")
+    return TrashResult(user.address, purged=purged)
 
 
 def _chosen(trash: Trash, ids: Sequence[str] | None) -> Iterator[Trashed]:

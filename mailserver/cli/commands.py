@@ -113,7 +113,7 @@ def _run(operation: Operation) -> Callable[..., int]:
             return _stream(words, {} if watch else given, as_json)
         result = carry.perform(operation.words, given)
         output.result(result, outcome(operation.words, given, result), as_json)
-        return 0
+        return 1 if _lacks(result) else 0
 
     return run
 
@@ -125,6 +125,11 @@ def _stream(words: str, given: Mapping[str, object], as_json: bool) -> int:
         printer.show(value)
         good = good and not (isinstance(value, dict) and value.get("good") is False)
     return 0 if good else 1
+
+
+def _lacks(result: Any) -> bool:
+    """Whether something in a list could not be read."""
+    return isinstance(result, list) and any(isinstance(one, dict) and one.get("unreadable") for one in result)
 
 
 def _whose(given: Mapping[str, object]) -> str:

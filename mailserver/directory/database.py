@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from mailserver.directory import aliases, changes, domains, names, users
 from mailserver.directory.cache import Files, Kept, Seen
-from mailserver.directory.entries import Domain, Exists, Missing, User
+from mailserver.directory.entries import Domain, Exists, Missing, Unavailable, User
 from mailserver.durable.files import is_directory
 from mailserver.mail.address import Address, AddressError, canonical_domain, display_domain, fold_local
 from mailserver.mail.quota import Quota
@@ -166,8 +166,18 @@ class Directory:
         return ours
 
     def _keys(self, domain: str, kind: str) -> Iterator[str]:
-        files = listed(f"{self._existing(domain).directory}/{kind}")
+        files = listed(f"{self._place(domain)}/{kind}")
         return (key for _, key in files if key is not None)
+
+    def _place(self, name: str) -> str:
+        """Where the files of a domain are, also of one whose settings cannot be read."""
+        try:
+            return self._existing(name).directory
+        except Unavailable:
+            for plain in _places(self.root, canonical_domain(name)):
+                if os.path.isdir(plain.directory):
+                    return plain.directory
+            raise
 
     def _domain_at(self, plain: Domain) -> Domain | None:
         """The domain in a directory, at one stat: of its settings, or of the directory if it has none.

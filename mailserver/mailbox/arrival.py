@@ -28,6 +28,7 @@ class Arrival:
         self.directory = f"{maildir.path}/new"
         self._maildir = maildir
         self._name = name
+        self._linked = False
 
     def open(self) -> int:
         """A descriptor of `new`; makes the mailbox if need be. Raises OSError."""
@@ -47,6 +48,7 @@ class Arrival:
                 os.rename(source, self._name, dst_dir_fd=directory)
             else:
                 os.link(source, self._name, dst_dir_fd=directory)
+            self._linked = True
             return True
         except OSError as error:
             if error.errno not in _NO_LINK:
@@ -56,6 +58,7 @@ class Arrival:
         except FileNotFoundError:  # no `tmp`
             self._maildir.create()
             self._copy(source, directory)
+        self._linked = True
         if last:
             os.unlink(source)
         return False
@@ -67,8 +70,9 @@ class Arrival:
                 os.unlink(self._name, dir_fd=new)
         except FileNotFoundError:
             return
-        except OSError as error:  # the sender hears of a failure and sends it again: a second copy
-            trouble.log("not-taken-back", self._maildir.path, error)
+        except OSError as error:
+            if self._linked:  # the sender hears of a failure and sends it again: a second copy
+                trouble.log("not-taken-back", self._maildir.path, error)
 
     def _copy(self, source: str, new: int) -> None:
         """The content through the mailbox's own `tmp`, durable block by block, so never torn in `new`."""

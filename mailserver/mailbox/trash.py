@@ -76,9 +76,12 @@ class Trash:
             files.sync_directory(os.path.join(self._maildir.path, directory))
             del self._touched[directory]
 
-    def list(self) -> list[Trashed]:
-        """What is in Trash, newest first. Raises OSError."""
+    def list(self, older_than: float | None = None) -> list[Trashed]:
+        """What is in Trash, or has been for more than `older_than` seconds; newest first. Raises OSError."""
         found = [trashed for place in self._places() if (trashed := self._look(place))]
+        if older_than is not None:
+            latest = time.time() - older_than
+            found = [trashed for trashed in found if trashed.trashed_at < latest]
         return sorted(found, key=lambda trashed: (trashed.trashed_at, trashed.name), reverse=True)
 
     def restore(self, unique: str) -> Message:
@@ -105,15 +108,6 @@ class Trash:
         self.sync()
         quota.add(self._maildir, trashed.size, 1)
         return restored
-
-    def purge(self, older_than: float | None = None) -> int:
-        """Remove for good what has been here for more than `older_than` seconds, or all; how many."""
-        now = time.time()
-        return sum(
-            self.remove(trashed)
-            for trashed in self.list()
-            if older_than is None or now - trashed.trashed_at > older_than
-        )
 
     def remove(self, trashed: Trashed) -> bool:
         """Remove one message for good; False if it is gone or was renamed since the listing. Raises OSError.

@@ -25,6 +25,7 @@ class Departure:
         self.entry = entry
         self.directory = os.path.join(root, "env")
         self._envelope = os.path.join(self.directory, entry.id)
+        self._linked = False
 
     @property
     def tail(self) -> bytes:
@@ -39,6 +40,7 @@ class Departure:
         """Accept the message: all of the spool is on the file system of `source`. Raises OSError."""
         os.utime(source, (self.entry.due, self.entry.due))
         os.rename(source, self.entry.id, dst_dir_fd=directory)
+        self._linked = True
         return True
 
     def unlink(self) -> None:
@@ -51,8 +53,9 @@ class Departure:
                 os.unlink(path)
             except FileNotFoundError:
                 continue
-            except OSError as error:  # the client hears of a failure and sends it again: a second copy
-                maillog.event("not-taken-back", id=self.entry.id, error=error.strerror)
+            except OSError as error:
+                if self._linked:  # the client hears of a failure and sends it again: a second copy
+                    maillog.event("not-taken-back", id=self.entry.id, error=error.strerror)
 
 
 class SharedDeparture(Departure, Prepared):
@@ -81,6 +84,7 @@ class SharedDeparture(Departure, Prepared):
     def link(self, source: str, directory: int, *, last: bool) -> bool:
         """Accept the message: all of the spool is on the file system of `source`. Raises OSError."""
         os.rename(self._written, self.entry.id, dst_dir_fd=directory)
+        self._linked = True
         if last:
             os.unlink(source)
         return True

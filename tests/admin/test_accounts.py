@@ -1,5 +1,6 @@
 """Operations on domains, users and aliases, their mail, and what they refuse."""
 
+import errno
 import os
 import threading
 
@@ -291,6 +292,25 @@ def test_what_cannot_be_restored_keeps_no_other_mail_in_trash(accounts):
     deliver(maildir, "2.b", b"brought back from a backup\n")
     with pytest.raises(Refused, match=r"2\.b is in the mailbox already; 1 not restored, 2 restored"):
         mailboxes.restore(accounts, ANN, None)
+    assert [entry.id for entry in mailboxes.list_trash(accounts, ANN)] == ["2.b"]
+
+
+def test_what_cannot_be_purged_keeps_no_other_mail_in_trash(accounts, monkeypatch):
+    accounts.add_user(ANN, "secret")
+    _, maildir = accounts.user(ANN)
+    for name in ("1.a", "2.b", "3.c"):
+        deliver(maildir, name, b"body\n")
+    Trash(maildir).discard(*maildir.scan())
+    unlink = os.unlink
+
+    def refusing(path, **place):
+        if str(path).startswith("2.b"):
+            raise OSError(errno.EPERM, "Operation not permitted")
+        unlink(path, **place)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    with pytest.raises(Refused, match=r"2\.b cannot be removed: .*; 1 not removed, 2 removed"):
+        mailboxes.purge(accounts, ANN, None, None)
     assert [entry.id for entry in mailboxes.list_trash(accounts, ANN)] == ["2.b"]
 
 

@@ -138,7 +138,7 @@ def test_domains_and_aliases(shell):
     assert told.splitlines()[1:] == ["nobody@xn--bcher-kva.example is neither a user nor an alias yet"]
     shell.done("alias", "remove", "x@bücher.example")
     assert shell.json("alias", "show", "INFO@bücher.example") == alias
-    assert shell.json("alias", "list") == [alias]
+    assert shell.json("alias", "list") == [{**alias, "unreadable": ""}]
     assert shell.json("domain", "list") == [
         {"domain": "example.org", "users": 1, "aliases": 0},
         {"domain": "xn--bcher-kva.example", "users": 0, "aliases": 1},
@@ -386,3 +386,28 @@ def test_a_relative_directory_is_a_wrong_command_line(shell):
     assert result.exit_code == 2
     assert "'two': no absolute path" in result.stderr
     assert "two.test" not in list(shell.users.domains())
+
+
+def test_a_malformed_file_keeps_nothing_else_out_of_a_list(shell):
+    for name in ("a.test", "b.test", "c.test"):
+        shell.done("domain", "add", name)
+        shell.done("alias", "add", f"x@{name}", "y@elsewhere.test")
+    with open(f"{shell.directory}/domains/a.test/aliases/x", "w") as file:
+        file.write("no address\n")
+    with open(f"{shell.directory}/domains/b.test/domain.toml", "w") as file:
+        file.write("quota = ")
+    result = shell.run("alias", "list", "--json")
+    assert result.exit_code == 1
+    good, *bad = json.loads(result.stdout)
+    assert good == {"address": "x@c.test", "targets": ["y@elsewhere.test"], "unreadable": ""}
+    assert [(one["address"], one["targets"]) for one in bad] == [("x@a.test", []), ("x@b.test", [])]
+    assert "line 1" in bad[0]["unreadable"]
+    assert bad[1]["unreadable"]
+    assert [one["domain"] for one in shell.json("domain", "list")] == [
+        "a.test",
+        "b.test",
+        "c.test",
+        "example.org",
+    ]
+    assert shell.done("user", "list") == "postmaster@example.org\n"
+    assert "b.test/domain.toml" in shell.refused("domain", "show", "b.test")

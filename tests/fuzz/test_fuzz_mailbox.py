@@ -238,7 +238,8 @@ class World:
         self.letters[user].sort(key=lambda letter: came(letter.unique))
 
     async def purge(self, user: str) -> None:
-        removed = await self.office.pool.run(Trash(self.maildir(user)).purge)
+        trash = Trash(self.maildir(user))
+        removed = await self.office.pool.run(lambda: sum(map(trash.remove, trash.list())))
         assert removed == len(self.trash[user])
         self.trash[user].clear()
 

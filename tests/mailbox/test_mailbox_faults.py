@@ -64,7 +64,9 @@ def restore(maildir: Maildir, promise: Promise) -> None:
 
 
 def empty(maildir: Maildir, promise: Promise) -> None:
-    Trash(maildir).purge()
+    trash = Trash(maildir)
+    for trashed in trash.list():
+        trash.remove(trashed)
     promise()
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from destinations import link
 
+from mailserver import maillog
 from mailserver.mailbox import arrival as arrival_module
 from mailserver.mailbox import maildir as maildir_module
 from mailserver.mailbox import names
@@ -391,3 +393,23 @@ def test_taking_back_never_raises(maildir: Maildir, deliver: Deliver, tmp_path: 
     inside(maildir, "new").rename(tmp_path / "new")
     inside(maildir, "new").symlink_to(tmp_path / "new")
     maildir.arrival("1.h", 1, 1).unlink()
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_only_what_is_there_is_told_of_as_not_taken_back(
+    maildir: Maildir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(maillog, "event", lambda name, **fields: told.append(name))
+    maildir.create()
+    content = tmp_path / "content"
+    content.write_bytes(b"Subject: x\n\nhi\n")
+    arrival = maildir.arrival(unique_name(), 15, 18)
+    if linked:
+        new = arrival.open()
+        arrival.link(str(content), new, last=True)
+        os.close(new)
+    shutil.rmtree(maildir.path)
+    Path(maildir.path).write_bytes(b"")  # neither can anything be linked there
+    arrival.unlink()
+    assert told == (["not-taken-back"] if linked else [])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from system_calls import ERRORS, Calls, died, dying, failing
 
+from mailserver import maillog
 from mailserver.delivery import replies
 from mailserver.durable import commit
 from mailserver.durable.commit import Committer, Job, Staged
@@ -26,6 +27,7 @@ from mailserver.mail.envelope import Envelope, Recipient, original_recipient, re
 from mailserver.mail.path import PathError, forward_path, reverse_path
 from mailserver.queue import entry as entries
 from mailserver.queue.courier import Kind, Outcome
+from mailserver.queue.departure import SharedDeparture
 from mailserver.queue.entry import HELD, Entry, Queued, Status, Unreadable
 from mailserver.queue.schedule import Schedule
 from mailserver.queue.settling import settle
@@ -688,3 +690,25 @@ def test_the_disk_is_not_waited_for(
         spool.open_content(entry, os.RWF_NOWAIT)
     assert asked == [os.RWF_NOWAIT]
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("linked", [True, False])
+def test_only_what_is_there_is_told_of_as_not_taken_back(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, linked: bool, shared: bool
+) -> None:
+    told: set[str] = set()
+    monkeypatch.setattr(maillog, "event", lambda name, **fields: told.add(name))
+    departure = spool.destination("A1", ENVELOPE, size=6, wire_size=8, shared=shared)
+    content = Path(spool.root, "tmp", "content")
+    content.write_bytes(b"a: b\n\n" + departure.tail)
+    if isinstance(departure, SharedDeparture):
+        departure.prepare(str(content))
+    if linked:
+        env = departure.open()
+        departure.link(str(content), env, last=True)
+        os.close(env)
+    shutil.rmtree(departure.directory)
+    Path(departure.directory).write_bytes(b"")  # neither can anything be linked there
+    departure.unlink()
+    assert told == ({"not-taken-back"} if linked else set())

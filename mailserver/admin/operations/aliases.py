@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mailserver.admin.entries import AddedAlias, AliasEntry
+from mailserver.admin.entries import AddedAlias, AliasEntry, ListedAlias
 from mailserver.admin.operation import ADDRESS, DOMAIN, Operation, Parameter, Scope
 from mailserver.admin.roles import Role
 from mailserver.config.aliases import is_somebody
@@ -31,7 +31,7 @@ def unknown(call: Call, targets: Iterable[Address]) -> tuple[str, ...]:
     return tuple(str(one) for one in seen if not is_somebody(directory, one, delimiter))
 
 
-def list_(call: Call, domain: str | None = None) -> list[AliasEntry]:
+def list_(call: Call, domain: str | None = None) -> list[ListedAlias]:
     return [entry for part in call.parts(domain) for entry in call.accounts.list_aliases(part)]
 
 
