@@ -58,10 +58,12 @@ class Settings:
 
     With `confirm`, a change is taken back unless it is confirmed in so many seconds (`take_back`, which
     somebody must call when the time is up); meanwhile there are no other changes by machine.
+    No edit changes the settings `kept` of those that need a restart; each with why not.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, kept: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        self._kept = kept or {}
         self._file = VersionedFile(directory)
 
     # ---- looking
@@ -205,8 +207,16 @@ class Settings:
     ) -> Edit:
         if confirm is not None and not 1 <= confirm <= LONGEST:
             raise EditRefused(f"expected 1 second to {LONGEST / 3600:.0f} hours to confirm a change")
+
+        def checked(before: bytes) -> bytes:
+            after = change(before)
+            for name in _needing_restart(before, after):
+                if name in self._kept:
+                    raise EditRefused(f"{name}: {self._kept[name]}")
+            return after
+
         with _told():
-            done = self._file.replace(change, by, what[:_LONGEST], confirm)
+            done = self._file.replace(checked, by, what[:_LONGEST], confirm)
         return Edit(done.number, done.before != done.after, _needing_restart(done.before, done.after))
 
     def _dropped(self, before: str, key: Key) -> str:

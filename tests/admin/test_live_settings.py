@@ -61,6 +61,21 @@ def test_a_change_that_the_server_cannot_use_is_taken_back(there):
     there.perform(OWNER, "config set", key="limits.recipients", value="200")
 
 
+def test_a_running_server_is_not_parted_from_those_who_ask_it(there):
+    there.server.running = False
+    there.perform(OWNER, "config set", key="maildirs", value=f"{there.directory}/elsewhere")
+    there.server.running = True
+    before = text(there)
+    for words, given in (
+        ("config set", {"key": "maildirs", "value": "/var/other"}),
+        ("config unset", {"key": "maildirs"}),
+        ("config rollback", {"number": 1}),
+    ):
+        with pytest.raises(EditRefused, match=r"^maildirs: not beside a running server.*: stop it, set this"):
+            there.perform(OWNER, words, **given)
+    assert (text(there), there.server.asked) == (before, [])
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [

@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 
 Change = Callable[[Settings, Author], Edit]
 
+KEPT = {
+    "maildirs": "not beside a running server, which is reached there: stop it, set this, move the mail, start"
+}
+"""What no operator changes while a server runs, and why."""
+
 
 async def _apply(call: Call, change: Change, confirm: float | None) -> Edit:
     """Make a change and have a server that runs use it; one it cannot use is taken back. Raises Refused."""
-    settings = Settings(call.config.directory)
+    settings = Settings(call.config.directory, KEPT if call.server.running else None)
     by = Author(call.operator.name, call.front)
     done = await call.blocking(change, settings, by)
     if not done.changed or not call.server.running:
