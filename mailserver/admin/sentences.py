@@ -60,6 +60,10 @@ def _added_domain(given: Given, result: Any) -> list[str]:
     return [f"{result['domain']} added; give it users with `user add`", *_nobody(given, result)]
 
 
+def _changed_domain(given: Given, result: Any) -> list[str]:
+    return [f"{result['domain']} changed", *_nobody(given, result)]
+
+
 def _removed_domain(given: Given, result: Any) -> list[str]:
     users = f", and {number(len(result['users']), 'user')}" if result["users"] else ""
     kept = sorted({os.path.dirname(user["kept_at"]) for user in result["users"] if user["kept_at"]})
@@ -105,7 +109,7 @@ _EDITS = (
 
 _DONE: dict[str, Callable[[Given, Any], list[str]]] = {
     "domain add": _added_domain,
-    "domain set": _nobody,
+    "domain set": _changed_domain,
     "domain remove": _removed_domain,
     "user add": _added_user,
     "user passwd": _about("password of {address} set"),

@@ -42,7 +42,7 @@ def _lines(value: Any) -> Iterator[str]:
         return
     if not sys.stdout.isatty():
         yield from _columns(value) if isinstance(value, list) else tables.lines(value, None)
-    elif value != []:
+    else:
         for page in tables.pages(value, width()):
             yield from page
 

@@ -201,7 +201,8 @@ class VersionedFile:
 
     def _record_by_hand(self, data: bytes) -> int:
         status = os.stat(self.path)
-        about = About(_utc(status.st_mtime), _account(status.st_uid), BY_HAND, "edited by hand")
+        what = "edited by hand" if self.history.numbers() else "as it was found"
+        about = About(_utc(status.st_mtime), _account(status.st_uid), BY_HAND, what)
         return self.history.record(about, data)
 
     def _recover(self) -> None:

@@ -71,6 +71,12 @@ def test_removing_asks_what_becomes_of_the_mail(directory):
     assert "the mail is deleted" in shown
 
 
+def test_a_list_of_nothing_is_said_on_a_terminal_alone(directory):
+    code, shown = talk(["--config", directory, "alias", "list"], [])
+    assert (code, shown.strip()) == (0, "(none)")
+    assert CliRunner().invoke(program, ["--config", directory, "alias", "list"]).output == ""
+
+
 def test_lists_are_tables(directory):
     code, shown = talk(["--config", directory, "domain", "list"], [])
     assert code == 0

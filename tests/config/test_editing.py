@@ -249,6 +249,7 @@ def test_an_edit_by_hand_is_a_version_of_its_own(file: Path, settings: Settings)
         (4, "ann", "telnet", "set hostname three.test"),
     ]
     assert [one.front for one in settings.history()] == ["by hand", "telnet", "by hand", "telnet"]
+    assert [one.what for one in settings.history()][::2] == ["as it was found", "edited by hand"]
     assert '-hostname = "two.test"\n+hostname = "three.test"\n' in settings.diff()
     assert settings.rollback(3, ANN).number == 5
     assert file.read_text().endswith("# by hand\n") and 'hostname = "two.test"' in settings.export()
