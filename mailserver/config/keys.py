@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
-from mailserver.config.explain import kinds
+from mailserver.config.explain import Finding, kinds
 from mailserver.config.model import Settings
 from mailserver.config.statements import LayoutError, Path
 from mailserver.config.values import EndpointText
@@ -136,6 +136,29 @@ def candidates(text: str) -> list[Any]:
             raise LayoutError("a value that begins with a quote or bracket is TOML, and this is none")
         return [document["value"]]
     return [document["value"], text] if len(document) == 1 else [text]
+
+
+def text_of(found: Finding, document: Mapping[str, Any]) -> str:
+    """The key of what is wrong: a table by its name, or by its place if that is wrong or another's too."""
+    table, *rest = found.path
+    if table not in NAMED_BY or len(rest) < 2 or rest[1] == NAMED_BY[table]:
+        return found.key
+    assert isinstance(rest[0], int), "what is named is in an array"
+    names = [_name(table, one) if isinstance(one, dict) else "" for one in document[table]]
+    name = names[rest[0]]
+    if names.count(name) > 1 or not _is_valid(table, name):
+        return found.key
+    return found.key.replace(f"[{rest[0]}]", f"[{name}]", 1)
+
+
+def _is_valid(table: str, name: str) -> bool:
+    inner = _struct(kinds(Settings)[table])
+    assert inner is not None, "what has a name is a table"
+    try:
+        kinds(inner)[NAMED_BY[table]](name)
+    except ValueError:
+        return False
+    return True
 
 
 def _index(table: str, name: str, document: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mailserver.config.explain import finding, unknown
+from mailserver.config.keys import text_of
 from mailserver.config.model import NEEDS_TWISTED, TWISTED_UNUSABLE, Config, Listener, Relay, Settings
 from mailserver.config.private import misplaced
 from mailserver.config.statements import Path
@@ -199,7 +200,7 @@ def _convert(document: dict[str, Any], file: str) -> tuple[Settings | None, list
             if not found:
                 return settings, []
             break
-    return None, [Problem(file, one.key, one.problem) for one in found]
+    return None, [Problem(file, text_of(one, document), one.problem) for one in found]
 
 
 def _read_value(kind: type, value: object) -> object:

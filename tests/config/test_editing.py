@@ -118,7 +118,11 @@ def test_relays(file: Path, settings: Settings) -> None:
         ("maildirs", '"a', "is TOML, and this is none"),
         ("maildirs", '"a" # b\nc = 1', "is TOML, and this is none"),
         ("queue.retry", '["5m"', "is TOML, and this is none"),
-        ("listener[tcp:127.0.0.1:2525].protocol", "imap", r'listener\[0\].protocol: expected "smtp"'),
+        (
+            "listener[tcp:127.0.0.1:2525].protocol",
+            "imap",
+            r'listener\[tcp:127.0.0.1:2525\].protocol: expected "smtp"',
+        ),
     ],
 )
 def test_a_refused_edit_writes_nothing(

@@ -85,9 +85,9 @@ def test_settings_choose_the_relay(tmp_path, sender, recipient, taken):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('[[relay]]\nname = "a"\n', "relay[0].hosts: missing"),
-        ('[[relay]]\nname = "a"\nhosts = []\n', "relay[0].hosts: expected a list of hosts with ports"),
-        ('[[relay]]\nname = "a"\nhosts = ["b"]\n', "relay[0].hosts: expected a host with its port"),
+        ('[[relay]]\nname = "a"\n', "relay[a].hosts: missing"),
+        ('[[relay]]\nname = "a"\nhosts = []\n', "relay[a].hosts: expected a list of hosts with ports"),
+        ('[[relay]]\nname = "a"\nhosts = ["b"]\n', "relay[a].hosts: expected a host with its port"),
         ('[[relay]]\nname = "../a"\nhosts = ["b:1"]\n', "relay[0].name: expected a name of at most 64"),
         (RELAY.format("a") * 2, "relay[a].name: another relay has this name already"),
         (
@@ -98,13 +98,14 @@ def test_settings_choose_the_relay(tmp_path, sender, recipient, taken):
         (RELAY.format("a") + 'user = "x\\ny"\nsecret_file = "x"\n', "relay[a].user: expected a name without"),
         (
             RELAY.format("a") + 'tls = "maybe"\n',
-            'relay[0].tls: expected "none" or "opportunistic" or "required" or "implicit", got "maybe"',
+            'relay[a].tls: expected "none" or "opportunistic" or "required" or "implicit", got "maybe"',
         ),
         (
             RELAY.format("a").replace("587", "25") + 'protocol = "lmtp"\n',
             "relay[a].hosts: expected another port",
         ),
-        (RELAY.format("a") + 'recipient = "x"\n', "relay[0].recipient: unknown setting; did you mean"),
+        (RELAY.format("a") + 'recipient = "x"\n' + RELAY.format("a"), "relay[0].recipient: unknown setting"),
+        (RELAY.format("a") + 'recipient = "x"\n', "relay[a].recipient: unknown setting; did you mean"),
         ('[[relay]]\nname = "a"\nhosts = ["unix:/x"]\n', "relay[a].hosts: a UNIX socket is for"),
         ("[queue]\nretry = []\n", "queue.retry: expected a list of durations"),
         ('[queue]\nretry = ["0s"]\n', "queue.retry: expected a duration over 0"),

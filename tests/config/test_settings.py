@@ -88,10 +88,10 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path):
         "limits.message_size",
         "limits.recieved",
         "limits.recipients",
-        "listener[0].protocol",
-        "listener[1].protocol",
         "listener[2].endpoint",
-        "listener[3].proxy_from",
+        "listener[tcp:127.0.0.1:1].protocol",
+        "listener[tcp:127.0.0.1:2].protocol",
+        "listener[tcp:127.0.0.1:3].proxy_from",
         "pop3",
         "user",
     ]
@@ -99,10 +99,10 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path):
     assert "limits.recipients: expected a whole number of at least 100, got 99" in found
     assert 'limits.recieved: unknown setting; did you mean "received"?' in found
     assert (
-        'listener[0].protocol: expected "smtp" or "lmtp" or "submission" or "pop3" or "telnet" or "pb", got "imap"'
+        'listener[tcp:127.0.0.1:1].protocol: expected "smtp" or "lmtp" or "submission" or "pop3" or "telnet" or "pb", got "imap"'
         in found
     )
-    assert "listener[1].protocol: missing" in found
+    assert "listener[tcp:127.0.0.1:2].protocol: missing" in found
     assert "pop3: expected a [table], got 3" in found
 
 

@@ -242,7 +242,7 @@ def test_a_second_server_on_the_same_state(site: serving.Site) -> None:
     [
         (("smtp", "tcp:127.0.0.1:99999"), "", "listener[0].endpoint: "),
         (("smtp", "25"), "", "listener[0].endpoint: "),
-        (("smpt", "unix:/x"), "", 'listener[0].protocol: expected "smtp" or '),
+        (("smpt", "unix:/x"), "", 'listener[unix:/x].protocol: expected "smtp" or '),
         (
             ("lmtp", "tcp:127.0.0.1:25"),
             "",
