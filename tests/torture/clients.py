@@ -98,9 +98,7 @@ class Connection:
                 await self.writer.wait_closed()
         except TimeoutError:  # before OSError, whose kind it is
             self.writer.transport.abort()
-        except (
-            OSError
-        ):  # the connection is gone, and an SSL transport of Python 3.11.2 cannot be aborted then
+        except OSError:  # gone; an SSL transport of Python 3.11.2 cannot be aborted then
             return
 
     async def __aenter__(self) -> Self:
