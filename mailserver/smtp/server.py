@@ -265,7 +265,9 @@ class Session(Conversation, SMTP):
                 return self._spill(content)
             if not content.ended:
                 return None
-        self._smuggling = False
+        if self._smuggling:  # it came: the next command has all its time
+            self._smuggling = False
+            self._put_off_silence()
         self._read = Session._read_command
         return self._finish()
 

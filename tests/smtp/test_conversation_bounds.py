@@ -16,6 +16,7 @@ from office import Office, content
 from mailserver.durable.commit import Job
 from mailserver.mta.dispatch import Dispatch
 from mailserver.mta.reception import Reception
+from mailserver.smtp import server
 from mailserver.smtp.content import Content
 from mailserver.smtp.conversation import READ_AHEAD, TURN
 from mailserver.smtp.server import Session
@@ -254,3 +255,23 @@ def test_trouble_within_content_makes_no_commands_of_it(
 
     run(talk)
     assert office.messages("ann") == []
+
+
+def test_content_with_bare_line_ends_shortens_no_time_after_its_end(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SMUGGLING_WAIT", 0.05)
+
+    async def talk() -> None:
+        client = Client(office.session())
+        client.send(ENVELOPE + b"DATA\r\nSubject: x\r\n\r\nbare\nline end\r\n.\r\n")
+        while b"\r\n554 " not in client.heard:
+            await asyncio.sleep(0.001)
+        passed = asyncio.Event()  # behind the timer for an end of data that never comes
+        asyncio.get_running_loop().call_later(0.1, passed.set)
+        await passed.wait()
+        client.send(b"NOOP\r\n")
+        assert b"421 " not in client.heard
+        assert (await client.hear(OK)).endswith(OK)
+
+    run(talk)
