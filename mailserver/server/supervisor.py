@@ -340,5 +340,8 @@ def _unbind(listeners: Iterable[Listener], endpoints: Set[str]) -> None:
 
 def _tell_terminal(log_file: str | None) -> None:
     """Who started it by hand sees that it serves, though its log is elsewhere."""
-    if log_file is not None and sys.stderr.isatty():
-        print(f"Serving; the log is {log_file}", file=sys.stderr)
+    if log_file is None or sys.stderr is None:  # it is None where it was closed before we began
+        return
+    with contextlib.suppress(OSError):  # the terminal is gone
+        if sys.stderr.isatty():
+            print(f"Serving; the log is {log_file}", file=sys.stderr)

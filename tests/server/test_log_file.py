@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,4 +122,18 @@ def test_who_starts_it_at_a_terminal_sees_that_it_serves_and_where_the_log_is() 
                 assert shown.readline() == f"Serving; the log is {site.root}/log\n"
             finally:
                 process.terminate()
+            assert process.wait(serving.LIMIT) == 0
+
+
+def test_it_serves_also_where_standard_error_is_closed() -> None:
+    with serving.site() as site:
+        log = site.root / "log"
+        site.configure([("smtp", f"tcp:127.0.0.1:{site.ports.take()}")], top=f'log_file = "{log}"\n')
+        command = [*serving.MODULE, "--config", str(site.config), "serve"]
+        with subprocess.Popen(["sh", "-c", 'exec "$@" 2>&-', "sh", *command]) as process:
+            end = time.monotonic() + serving.LIMIT
+            while not (log.exists() and "event=console-serving" in log.read_text()):
+                assert process.poll() is None and time.monotonic() < end
+                time.sleep(0.02)
+            process.terminate()
             assert process.wait(serving.LIMIT) == 0
