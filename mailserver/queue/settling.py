@@ -61,6 +61,6 @@ def _after(
         return replace(queued, status=status, reported=outcome.dsn_passed_on)
     if outcome.kind is Kind.FAILED:
         return replace(queued, status=Status.FAILED)
-    if schedule.is_over(queued.turns, entry.arrived, now):
+    if schedule.is_over(queued.attempts + queued.passed_over, entry.arrived, now):
         return replace(queued, status=Status.FAILED, enhanced="4.4.7")  # RFC 3463 §3.5: time expired
     return replace(queued, due=schedule.next_attempt(queued.turns, entry.arrived, now, chance))

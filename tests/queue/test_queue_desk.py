@@ -13,6 +13,7 @@ from mailserver.mail.reply import Reply
 from mailserver.pool import Busy
 from mailserver.queue.courier import Delivery, Kind, Outcome, Pace
 from mailserver.queue.desk import State
+from mailserver.queue.schedule import Schedule
 from mailserver.queue.spool import Missing
 
 if TYPE_CHECKING:
@@ -160,6 +161,20 @@ def test_a_retry_in_vain_is_no_step_of_the_schedule(world: World) -> None:
         assert queued.attempts == 7
         assert queued.due - queued.last_attempt > 2 * first
 
+    world.courier.answer = lambda delivery: LATER
+    entry_id = world.accept("x@far.test")
+    world.run(story())
+
+
+def test_who_retries_all_the_time_gets_no_message_that_never_fails(world: World) -> None:
+    async def story() -> None:
+        await asyncio.sleep(1)
+        with pytest.raises(Missing):
+            for _ in range(13 * 24):
+                await world.desk.retry(entry_id)
+                await asyncio.sleep(150)
+
+    world.schedule = Schedule(lifetime=12 * 3600)
     world.courier.answer = lambda delivery: LATER
     entry_id = world.accept("x@far.test")
     world.run(story())
