@@ -90,4 +90,5 @@ def _gathered(errors: list[OSError]) -> Iterator[None]:
     except FileNotFoundError:
         return
     except OSError as error:
-        errors.append(error)
+        if not errors:  # one is told; each would keep the frames it came through
+            errors.append(error)
